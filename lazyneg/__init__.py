@@ -1,0 +1,1 @@
+"""Delay the negative prompt of Stable Diffusion until there is something to remove."""

@@ -1,0 +1,187 @@
+"""What happens to a job: its settings, the empty conditioning of each pass, the swap."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modules import (
+    errors,
+    processing,
+    prompt_parser,
+    sd_samplers,
+    sd_samplers_common,
+    shared,
+)
+
+from lazyneg.conditioning import swap
+from lazyneg.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.window import step_of_call, step_of_sigma
+
+JOB = "lazyneg_job"
+"""Attribute of the host's processing object that holds the job, so that it dies with it."""
+
+OVERRIDES = "lazyneg_overrides"
+"""Attribute of the processing object with values that an X/Y/Z axis put in."""
+
+
+@dataclass
+class Job:
+    """One request: its settings, and what the pass under way needs."""
+
+    settings: Settings
+    early: Any = None
+    checkpoint: Any = None
+    sigmas: Sequence[float] = field(default_factory=list)
+
+
+def start_job(p: Any, args: Sequence[object]) -> None:
+    """Reads the settings of a request onto its processing object."""
+    _forget(p)
+    try:
+        settings = Settings.parse(_values(args, getattr(p, OVERRIDES, {})))
+    except SettingsError as error:
+        _report(p, str(error))
+        return
+    if settings.enabled:
+        p.extra_generation_params.update(settings.infotext())
+        setattr(p, JOB, Job(settings))
+
+
+def start_pass(p: Any) -> None:
+    """Encodes the empty prompt for the pass about to start, while the text encoder is at hand."""
+    job = getattr(p, JOB, None)
+    if job is None or not job.settings.delays(hires_pass=_is_hires_pass(p)):
+        return
+    try:
+        _encode(p, job)
+    except Exception as error:
+        errors.report("Lazy Negative could not encode the empty prompt", exc_info=True)
+        _report(p, f"the empty prompt could not be encoded: {error}")
+
+
+def on_cfg_denoiser(params: Any) -> None:
+    """Swaps the unconditional conditioning in the steps without the negative prompt."""
+    p = params.denoiser.p
+    job = getattr(p, JOB, None)
+    # Forge does without an unconditional conditioning at guidance 1.
+    if job is None or params.text_uncond is None:
+        return
+    window = job.settings.window(params.denoiser.steps, hires_pass=_is_hires_pass(p))
+    if window.everywhere or window.active(_step(job, params)):
+        return
+    try:
+        if job.checkpoint != shared.sd_model.sd_checkpoint_info:
+            _encode(p, job)
+        rows = params.text_uncond.shape[0]
+        early = prompt_parser.reconstruct_cond_batch(job.early * rows, params.denoiser.step)
+        params.text_uncond = swap(params.text_uncond, early)
+    except Exception as error:
+        errors.report("Lazy Negative could not swap the negative prompt", exc_info=True)
+        _report(p, f"the negative prompt could not be swapped: {error}")
+
+
+def _values(args: Sequence[object], overrides: Mapping[str, object]) -> dict[str, object]:
+    """The API takes values by position or one dict in their place."""
+    if args and isinstance(args[0], Mapping):
+        values = dict(args[0])
+    else:
+        values = dict(zip((setting.name for setting in SETTINGS), args))
+    if overrides:
+        values["enabled"] = True  # an axis over a step means to use it
+    return {**values, **overrides}
+
+
+def _forget(p: Any) -> None:
+    """Takes away what an earlier run left: some scripts run one processing object many times."""
+    p.__dict__.pop(JOB, None)
+    for key in (*(setting.infotext for setting in SETTINGS), ERROR_KEY):
+        p.extra_generation_params.pop(key, None)
+
+
+def _report(p: Any, message: str) -> None:
+    """Switches the job off and says why: under the picture, and in the infotext for the API."""
+    _forget(p)
+    p.extra_generation_params[ERROR_KEY] = message
+    p.comment(f"Lazy Negative is off for this picture: {message}")
+
+
+def _is_hires_pass(p: Any) -> bool:
+    return bool(getattr(p, "is_hr_pass", False))
+
+
+def _encode(p: Any, job: Job) -> None:
+    """Has the host encode the early prompt, as it would a negative prompt of this pass."""
+    if _is_hires_pass(p):
+        size = (p.hr_upscale_to_x, p.hr_upscale_to_y)
+        networks = p.hr_extra_network_data
+        config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+        hires_steps = p.hr_second_pass_steps or p.steps
+        hires_steps = config.total_steps(hires_steps) if config else hires_steps
+    else:
+        size = (p.width, p.height)
+        networks = p.extra_network_data
+        hires_steps = None
+    about: dict[str, Any] = {}
+    if hasattr(p, "distilled_cfg_scale"):
+        about["distilled_cfg_scale"] = p.distilled_cfg_scale
+    prompts = prompt_parser.SdConditioning(
+        [job.settings.early_prompt],
+        is_negative_prompt=True,
+        width=size[0],
+        height=size[1],
+        **about,
+    )
+    job.early = p.get_conds_with_caching(
+        prompt_parser.get_learned_conditioning,
+        prompts,
+        p.firstpass_steps,
+        [_host_cache(size, hires_steps)],
+        networks,
+        hires_steps,
+    )
+    job.checkpoint = shared.sd_model.sd_checkpoint_info
+
+
+_caches: dict[bool, tuple[tuple[object, ...], list[Any]]] = {}
+"""The host's own kind of cache, one for each kind of pass, with what its key leaves out."""
+
+
+def _host_cache(size: tuple[int, int], hires_steps: int | None) -> list[Any]:
+    """A cache that the host checks against everything else the conditioning depends on."""
+    empty: list[Any] = [None, None, None]
+    if not shared.opts.persistent_cond_cache:
+        _caches.clear()
+        return empty
+    hires_pass = hires_steps is not None
+    key, cache = _caches.get(hires_pass, (None, empty))
+    if key != size:
+        cache = empty
+        _caches[hires_pass] = (size, cache)
+    return cache
+
+
+def _step(job: Job, params: Any) -> int:
+    """The sampler step that this denoiser call serves."""
+    denoiser = params.denoiser
+    # A sampler that is given no schedule chooses its own steps: calls cannot be counted.
+    given = inspect.signature(denoiser.sampler.func).parameters
+    if given.keys() & {"n", "sigmas", "sigma_sched", "timesteps"}:
+        return step_of_call(denoiser.step, denoiser.total_steps, denoiser.steps)
+    if denoiser.step == 0:
+        job.sigmas = _sigmas(denoiser)
+    return step_of_sigma(params.sigma[0].item(), job.sigmas)
+
+
+def _sigmas(denoiser: Any) -> Sequence[float]:
+    """The schedule that the host built for this pass: ``denoiser.steps`` levels and a closing 0."""
+    p = denoiser.p
+    if _is_hires_pass(p):
+        steps, _ = sd_samplers_common.setup_img2img_steps(p, p.hr_second_pass_steps or p.steps)
+    elif isinstance(p, processing.StableDiffusionProcessingImg2Img):
+        steps, _ = sd_samplers_common.setup_img2img_steps(p)
+    else:
+        steps = denoiser.steps
+    return denoiser.sampler.get_sigmas(p, steps)[-(denoiser.steps + 1) :].tolist()

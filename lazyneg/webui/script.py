@@ -1,0 +1,91 @@
+"""The always-on script: its controls, and where the host's life cycle reaches the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from modules import scripts
+from modules.ui_components import InputAccordion
+
+from lazyneg.settings import BY_NAME, SETTINGS, SLIDER_MAXIMUM, Setting, Settings, SettingsError
+from lazyneg.webui import sampling
+
+
+class LazyNegativeScript(scripts.Script):
+    """The accordion in txt2img and img2img. It keeps no state of a job."""
+
+    def title(self) -> str:
+        return "Lazy Negative"
+
+    def show(self, is_img2img: bool) -> object:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        with InputAccordion(
+            BY_NAME["enabled"].default,
+            label=BY_NAME["enabled"].label,
+            elem_id=self.elem_id("enabled"),
+        ) as enabled:
+            with gr.Row():
+                critical_step = self._component("critical_step")
+                unit = self._component("unit")
+            stop_step = self._component("stop_step")
+            # img2img has no hires pass; its arguments keep their places all the same.
+            with gr.Row(visible=not is_img2img):
+                hires = self._component("hires")
+                hires_critical_step = self._component("hires_critical_step")
+            early_prompt = self._component("early_prompt")
+
+        controls = {
+            "enabled": enabled,
+            "critical_step": critical_step,
+            "unit": unit,
+            "stop_step": stop_step,
+            "hires": hires,
+            "hires_critical_step": hires_critical_step,
+            "early_prompt": early_prompt,
+        }
+        self.infotext_fields = [
+            (control, _pasted_value(BY_NAME[name])) for name, control in controls.items()
+        ]
+        self.paste_field_names = [setting.infotext for setting in SETTINGS if setting.infotext]
+        return [controls[setting.name] for setting in SETTINGS]
+
+    def process(self, p: Any, *args: object) -> None:
+        sampling.start_job(p, args)
+
+    def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
+        sampling.start_pass(p)
+
+    def _component(self, name: str) -> Any:
+        setting = BY_NAME[name]
+        about: dict[str, Any] = {
+            "label": setting.label,
+            "info": setting.help,
+            "value": setting.default,
+            "elem_id": self.elem_id(name),
+        }
+        if setting.in_steps:
+            return gr.Slider(minimum=0, maximum=max(SLIDER_MAXIMUM.values()), step=1, **about)
+        if setting.choices:
+            return gr.Radio(choices=list(setting.choices), **about)
+        return gr.Textbox(lines=1, **about)
+
+
+def _pasted_value(setting: Setting) -> Callable[[Mapping[str, object]], object]:
+    """What a control takes from a pasted infotext; ``None`` leaves it as it is."""
+
+    def paste(params: Mapping[str, object]) -> object:
+        try:
+            settings = Settings.from_infotext(params)
+        except SettingsError as error:
+            if setting.name == "enabled":
+                gr.Warning(f"Lazy Negative is switched off: {error}")
+            settings = Settings()
+        if setting.name == "enabled" or settings.enabled:
+            return getattr(settings, setting.name)
+        return None
+
+    return paste
