@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 from lazyneg.window import Window
@@ -240,10 +239,9 @@ def _checked(setting: Setting, value: object) -> Any:
             return value.strip()
         allowed = "text"
     else:
-        whole = isinstance(value, Integral) or (
-            isinstance(value, Real) and math.isfinite(value) and value == int(value)
-        )
-        if whole and not isinstance(value, bool) and value >= 0:  # type: ignore[operator]
-            return int(value)  # type: ignore[call-overload]
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, Integral) and not isinstance(value, bool) and value >= 0:
+            return int(value)
         allowed = "whole numbers from 0"
     raise SettingsError(f"{setting.name} is {value!r}; allowed: {allowed}")

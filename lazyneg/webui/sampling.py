@@ -175,7 +175,7 @@ def _step(job: Job, params: Any) -> int:
     return step_of_sigma(params.sigma[0].item(), job.sigmas)
 
 
-def _sigmas(denoiser: Any) -> Sequence[float]:
+def _sigmas(denoiser: Any) -> list[float]:
     """The schedule that the host built for this pass: ``denoiser.steps`` levels and a closing 0."""
     p = denoiser.p
     if _is_hires_pass(p):
@@ -184,4 +184,5 @@ def _sigmas(denoiser: Any) -> Sequence[float]:
         steps, _ = sd_samplers_common.setup_img2img_steps(p)
     else:
         steps = denoiser.steps
-    return denoiser.sampler.get_sigmas(p, steps)[-(denoiser.steps + 1) :].tolist()
+    sigmas: list[float] = denoiser.sampler.get_sigmas(p, steps).tolist()
+    return sigmas[-(denoiser.steps + 1) :]
