@@ -241,7 +241,7 @@ def _checked(setting: Setting, value: object) -> Any:
     else:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, Integral) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0:
             return int(value)
         allowed = "whole numbers from 0"
     raise SettingsError(f"{setting.name} is {value!r}; allowed: {allowed}")
