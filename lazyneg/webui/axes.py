@@ -52,7 +52,7 @@ def _flag(text: str) -> bool:
 
 
 def _apply(name: str) -> Callable[[Any, object, object], None]:
-    def apply(p: Any, value: object, _values: object) -> None:
+    def apply(p: Any, value: object, values: object) -> None:
         # A new dict: the plot copies the processing object for each cell, not what it holds.
         setattr(p, OVERRIDES, {**getattr(p, OVERRIDES, {}), name: value})
 

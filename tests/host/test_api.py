@@ -1,0 +1,229 @@
+"""What an API client sends and gets back: payloads, bad input, infotext."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from .conftest import DEFAULTS, TITLE, Answer, WebUI, same
+
+HIRES = {
+    "enable_hr": True,
+    "hr_scale": 1.5,
+    "hr_upscaler": "Latent",
+    "denoising_strength": 0.8,
+    "steps": 6,
+}
+
+
+def lines(answer: Answer) -> list[str]:
+    """The extension's part of the infotext."""
+    last = answer.infotext.splitlines()[-1]
+    return [part for part in last.split(", ") if part.startswith("LazyNeg")]
+
+
+def test_the_arguments_are_announced(webui: WebUI) -> None:
+    for tab in ("txt2img", "img2img"):
+        assert TITLE.lower() in webui.get("scripts")[tab]
+    infos = [info for info in webui.get("script-info") if info["name"] == TITLE.lower()]
+    assert [info["is_img2img"] for info in infos] == [False, True]
+    for info in infos:
+        assert info["is_alwayson"]
+        assert [(arg["label"], arg["value"]) for arg in info["args"]] == [
+            ("Lazy Negative", False),
+            ("Critical step", 5),
+            ("Unit", "steps"),
+            ("Stop step", 0),
+            ("Hires pass", "full"),
+            ("Hires critical step", 0),
+            ("Early negative prompt", ""),
+        ]
+
+
+def test_not_asked_for_leaves_no_trace(webui: WebUI) -> None:
+    assert "LazyNeg" not in webui().infotext
+    assert "LazyNeg" not in webui([False, 5]).infotext
+
+
+@pytest.mark.parametrize(
+    ("lazy", "shown"),
+    [
+        ([True], ["LazyNeg critical step: 5"]),
+        ([True, 0], ["LazyNeg critical step: 0"]),
+        ([True, None, None, None, None, None, None], ["LazyNeg critical step: 5"]),
+        ([True, 5.0], ["LazyNeg critical step: 5"]),
+        ([{"enabled": True}], ["LazyNeg critical step: 5"]),
+        ([{"enabled": True, "critical_step": None}], ["LazyNeg critical step: 5"]),
+        (
+            [{"enabled": True, "critical_step": 25, "unit": "percent", "stop_step": 60}],
+            ["LazyNeg critical step: 25%", "LazyNeg stop step: 60%"],
+        ),
+        (
+            [{"enabled": True, "hires": "own", "hires_critical_step": 4}],
+            [
+                "LazyNeg critical step: 5",
+                "LazyNeg hires: own",
+                "LazyNeg hires critical step: 4",
+            ],
+        ),
+        (
+            [True, 3, "steps", 7, "same", 0, "lowres"],
+            [
+                "LazyNeg critical step: 3",
+                "LazyNeg stop step: 7",
+                "LazyNeg hires: same",
+                "LazyNeg early prompt: lowres",
+            ],
+        ),
+        ([{"critical_step": 3}], []),
+        ([{}], []),
+        ([None], []),
+    ],
+)
+def test_payloads(webui: WebUI, lazy: list[Any], shown: list[str]) -> None:
+    assert lines(webui(lazy)) == shown
+
+
+def test_a_dict_says_the_same_as_a_list(webui: WebUI) -> None:
+    by_place = webui([True, 2, "steps", 6, "same", 0, "lowres"])
+    by_name = webui(
+        [
+            {
+                "early_prompt": "lowres",
+                "hires": "same",
+                "stop_step": 6,
+                "critical_step": 2,
+                "enabled": True,
+            }
+        ]
+    )
+    assert same(by_place, by_name)
+    assert by_place.infotext == by_name.infotext
+
+
+@pytest.mark.parametrize(
+    ("lazy", "named"),
+    [
+        ([True, -1], "-1"),
+        ([True, 2.5], "2.5"),
+        ([True, True], "True"),
+        ([True, "5"], "5"),
+        ([True, [5]], "[5]"),
+        ([True, {"a": 1}], "{'a': 1}"),
+        ([True, 101, "percent"], "101"),
+        ([True, 5, "minutes"], "minutes"),
+        ([True, 5, 7], "7"),
+        ([True, 5, "steps", 5], "5"),
+        ([True, 5, "steps", 3], "3"),
+        ([True, 5, "steps", -3], "-3"),
+        ([True, 5, "steps", False], "False"),
+        ([True, 5, "percent", 200], "200"),
+        ([True, 5, "steps", 0, "sometimes"], "sometimes"),
+        ([True, 5, "steps", 0, "own", -4], "-4"),
+        ([True, 5, "steps", 0, "own", 2.5], "2.5"),
+        ([True, 5, "steps", 0, "full", 0, 7], "7"),
+        ([1], "1"),
+        (["yes", 5], "yes"),
+        ([{"enabled": True, "critical": 5}], "critical"),
+        ([{"enable": True}], "enable"),
+        ([{"enabled": "true"}], "true"),
+        ([[True, 5]], "[True, 5]"),
+    ],
+)
+def test_bad_input(webui: WebUI, lazy: list[Any], named: str) -> None:
+    off, bad = webui(), webui(lazy)
+    assert same(bad, off)
+    error = bad.params["LazyNeg error"]
+    assert named in error
+    assert "allowed" in error
+    assert "LazyNeg error: " in bad.infotext
+    assert "LazyNeg critical step" not in bad.infotext
+    assert bad.info["infotexts"] == [bad.infotext]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_numbers_that_are_none(webui: WebUI, number: str) -> None:
+    """Python's JSON reads these, other clients may send them."""
+    off = webui()
+    payload = json.dumps({**DEFAULTS, "alwayson_scripts": {TITLE: {"args": [True, "number"]}}})
+    response = webui.session.post(
+        f"{webui.url}/sdapi/v1/txt2img",
+        data=payload.replace('"number"', number),
+        headers={"Content-Type": "application/json"},
+        timeout=300,
+    )
+    # A host whose answer cannot carry the number back refuses the request as a whole.
+    if response.status_code == 200:
+        assert "LazyNeg error" in response.json()["info"]
+        assert response.json()["images"][0] == webui_png(off)
+    else:
+        assert response.status_code in (422, 500)
+    assert same(webui(), off)
+
+
+def webui_png(answer: Answer) -> str:
+    return base64.b64encode(answer.pngs[0]).decode()
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        [True, 3],
+        [True, 0],
+        [True, 25, "percent", 60],
+        [True, 2, "steps", 0, "same"],
+        [True, 2, "steps", 0, "own", 4],
+        [True, 30, "percent", 70, "own", 50, 'lowres, (ugly:1.2): "quoted" \\ back, 日本語'],
+        [True, 3, "steps", 0, "full", 0, '"lowres"'],
+        [True, 3, "steps", 0, "full", 0, "64x64"],
+        [True, 3, "steps", 0, "full", 0, "two\nlines"],
+        [False, 3],
+    ],
+)
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_an_infotext_sent_back_makes_the_same_picture(
+    webui: WebUI, init_images: list[str], lazy: list[Any], tab: str
+) -> None:
+    request = HIRES if tab == "txt2img" else {"init_images": init_images}
+    first = webui(lazy, **request)
+    path = f"{webui.url}/sdapi/v1/{tab}"
+    # The API takes only what the infotext does not say from the request.
+    payload: dict[str, Any] = {"infotext": first.infotext, "width": 64, "height": 64}
+    if tab == "img2img":
+        payload |= {"init_images": init_images}
+    response = webui.session.post(path, json=payload, timeout=300)
+    assert response.ok, response.text
+    again = response.json()
+    assert infotext(again) == first.infotext
+    assert again["images"][0] == webui_png(first)
+
+
+def infotext(answer: dict[str, Any]) -> str:
+    return str(json.loads(answer["info"])["infotexts"][0])
+
+
+def test_arguments_win_over_the_infotext(webui: WebUI) -> None:
+    sent = webui([True, 3]).infotext
+    assert lines(webui([True, 6], infotext=sent)) == ["LazyNeg critical step: 6"]
+    assert lines(webui([False], infotext=sent)) == []
+    assert lines(webui(infotext=sent)) == ["LazyNeg critical step: 3"]
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "2.5", "101%", '"5, 6"'])
+def test_a_damaged_infotext_switches_it_off(webui: WebUI, value: str) -> None:
+    sent = webui([True, 3]).infotext.replace("critical step: 3", f"critical step: {value}")
+    assert same(webui(infotext=sent), webui())
+
+
+def test_png_info_reads_it(webui: WebUI) -> None:
+    made = webui([True, 40, "percent", 80])
+    read = webui.post("png-info", {"image": webui_png(made)})
+    assert read["info"] == made.infotext
+    assert read["parameters"]["LazyNeg critical step"] == "40%"
+    assert read["parameters"]["LazyNeg stop step"] == "80%"
+    assert Image.open(io.BytesIO(made.pngs[0])).info["parameters"] == made.infotext

@@ -1,0 +1,115 @@
+"""Nothing of one request reaches another: the fifth equality."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from .conftest import Answer, WebUI, same
+
+LAZY = [True, 4, "steps", 0, "same", 0, "lowres"]
+
+
+@pytest.fixture
+def alone(webui: WebUI, init_images: list[str]) -> Iterator[None]:
+    """What a plain and a lazy request make is the same before and after the test."""
+
+    def pictures() -> list[Answer]:
+        return [
+            webui(),
+            webui(LAZY),
+            webui(init_images=init_images, steps=10),
+            webui(LAZY, init_images=init_images, steps=10),
+        ]
+
+    before = pictures()
+    yield
+    for then, now in zip(before, pictures()):
+        assert same(then, now)
+        assert then.infotext == now.infotext
+
+
+@pytest.mark.parametrize("fail", ["process", "before sampling", "callback"])
+def test_another_extension_fails(webui: WebUI, alone: None, fail: str) -> None:
+    """The host goes on without it, and so do we."""
+    for at_call in (2, 5):
+        broken = webui(LAZY, support={"fail": fail, "at_call": at_call})
+        assert same(broken, webui(LAZY))
+
+
+@pytest.mark.parametrize("fail", ["encode", "swap"])
+def test_our_own_code_fails(webui: WebUI, alone: None, fail: str) -> None:
+    """The picture comes as without the extension, and says so."""
+    width = {"width": 104 if fail == "encode" else 64}  # not in any cache
+    broken = webui(LAZY, support={"fail": fail}, **width)
+    assert same(broken, webui(**width))
+    assert "asked to fail" in broken.params["LazyNeg error"]
+    assert "LazyNeg critical step" not in broken.params
+
+
+@pytest.mark.parametrize("stop", ["interrupt", "skip"])
+@pytest.mark.parametrize("at_call", [2, 6])
+def test_interrupt_and_skip(webui: WebUI, alone: None, stop: str, at_call: int) -> None:
+    webui(LAZY, support={"stop": stop, "at_call": at_call})
+    webui([True, 2], support={"stop": stop, "at_call": at_call}, n_iter=2)
+
+
+@pytest.mark.parametrize("at_call", [2, 6])
+def test_the_host_crashes(webui: WebUI, alone: None, at_call: int) -> None:
+    with pytest.raises(AssertionError, match="500"):
+        webui(LAZY, support={"stop": "crash", "at_call": at_call})
+
+
+def test_interrupted_by_the_user(webui: WebUI, alone: None) -> None:
+    request = threading.Thread(target=lambda: webui(LAZY, steps=150))
+    request.start()
+    time.sleep(0.5)
+    requests.post(f"{webui.url}/sdapi/v1/interrupt", timeout=60)
+    request.join()
+
+
+def test_bad_input_before_and_after(webui: WebUI, alone: None) -> None:
+    webui([True, -1])
+    webui(LAZY)
+    webui([{"enabled": True, "x": 1}])
+
+
+def test_checkpoint_change(webui: WebUI, alone: None) -> None:
+    for checkpoint in ("sd1b", "sdxl", "sd1b"):
+        changed: dict[str, Any] = {"override_settings": {"sd_model_checkpoint": checkpoint}}
+        never = webui([True, 8], **changed)
+        assert same(never, webui(**changed, negative_prompt=""))
+
+
+def test_loras_do_not_stay_in_the_empty_prompt(webui: WebUI, alone: None) -> None:
+    for prompt in ("girl <lora:style:1>", "girl", "girl <lora:style:0.5>", "girl"):
+        never = webui([True, 8], prompt=prompt)
+        assert same(never, webui(prompt=prompt, negative_prompt=""))
+
+
+def test_clip_skip_and_emphasis_changes(webui: WebUI, alone: None) -> None:
+    for skip in (1, 2, 1, 3):
+        changed: dict[str, Any] = {"override_settings": {"CLIP_stop_at_last_layers": skip}}
+        never = webui([True, 8], **changed)
+        assert same(never, webui(**changed, negative_prompt=""))
+
+
+def test_many_requests_in_any_order(webui: WebUI, alone: None, init_images: list[str]) -> None:
+    tabs: list[dict[str, Any]] = [{}, {"init_images": init_images}]
+    for lazy in ([True, 2], None, [True, 6, "steps", 7], [False], [True, 50, "percent"]):
+        for tab in tabs:
+            first = webui(lazy, **tab)
+            webui([True, 1, "steps", 0, "full", 0, "other"], **tabs[0])
+            assert same(webui(lazy, **tab), first)
+
+
+def test_the_log_has_no_error_of_ours(webui: WebUI) -> None:
+    """Runs over what all tests before it made the host print."""
+    log = webui.log.read_text(errors="replace")
+    ours = [line for line in log.splitlines() if "/lazy-negative/" in line and "Error" in line]
+    assert ours == []
