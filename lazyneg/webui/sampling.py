@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,9 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         _report(p, str(error))
         return
     if settings.enabled:
-        p.extra_generation_params.update(settings.infotext())
+        p.extra_generation_params.update(
+            {key: _quoted(value) for key, value in settings.infotext().items()}
+        )
         setattr(p, JOB, Job(settings))
 
 
@@ -92,6 +95,13 @@ def _values(args: Sequence[object], overrides: Mapping[str, object]) -> dict[str
     if overrides:
         values["enabled"] = True  # an axis over a step means to use it
     return {**values, **overrides}
+
+
+def _quoted(value: str) -> str:
+    """The host's reader takes quotes around a value for its writer's, which adds none to this."""
+    if len(value) > 1 and value[0] == value[-1] == '"' and not set(value) & set(",:\n"):
+        return json.dumps(value, ensure_ascii=False)
+    return value
 
 
 def _forget(p: Any) -> None:

@@ -106,9 +106,13 @@ class WebUI:
             scripts[TITLE] = {"args": lazy}
         if support is not None:
             scripts["Test support"] = {"args": [support]}
-        answer = self.post("img2img" if "init_images" in request else "txt2img", request)
-        pngs = [base64.b64decode(image) for image in answer["images"]]
-        return Answer(json.loads(answer["info"]), pngs)
+        return answered(self.post("img2img" if "init_images" in request else "txt2img", request))
+
+
+def answered(answer: dict[str, Any]) -> Answer:
+    """The API's JSON, unpacked."""
+    pngs = [base64.b64decode(image) for image in answer["images"]]
+    return Answer(json.loads(answer["info"]), pngs)
 
 
 def same(left: Answer, right: Answer) -> bool:

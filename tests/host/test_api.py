@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from .conftest import DEFAULTS, TITLE, Answer, WebUI, same
+from .conftest import DEFAULTS, TITLE, Answer, WebUI, answered, same
 
 HIRES = {
     "enable_hr": True,
@@ -159,15 +159,12 @@ def test_numbers_that_are_none(webui: WebUI, number: str) -> None:
     )
     # A host whose answer cannot carry the number back refuses the request as a whole.
     if response.status_code == 200:
-        assert "LazyNeg error" in response.json()["info"]
-        assert response.json()["images"][0] == webui_png(off)
+        answer = answered(response.json())
+        assert same(answer, off)
+        assert "allowed" in answer.params["LazyNeg error"]
     else:
-        assert response.status_code in (422, 500)
+        assert response.status_code == 500
     assert same(webui(), off)
-
-
-def webui_png(answer: Answer) -> str:
-    return base64.b64encode(answer.pngs[0]).decode()
 
 
 @pytest.mark.parametrize(
@@ -191,20 +188,18 @@ def test_an_infotext_sent_back_makes_the_same_picture(
 ) -> None:
     request = HIRES if tab == "txt2img" else {"init_images": init_images}
     first = webui(lazy, **request)
-    path = f"{webui.url}/sdapi/v1/{tab}"
-    # The API takes only what the infotext does not say from the request.
-    payload: dict[str, Any] = {"infotext": first.infotext, "width": 64, "height": 64}
+    # The host's API takes no size and guidance from an infotext in img2img, and stumbles in
+    # txt2img over what it reads where the hires pass uses the same sampler.
+    payload: dict[str, Any] = {"infotext": first.infotext, "hr_sampler_name": "Euler"}
     if tab == "img2img":
-        payload |= {"init_images": init_images}
-    response = webui.session.post(path, json=payload, timeout=300)
-    assert response.ok, response.text
-    again = response.json()
-    assert infotext(again) == first.infotext
-    assert again["images"][0] == webui_png(first)
-
-
-def infotext(answer: dict[str, Any]) -> str:
-    return str(json.loads(answer["info"])["infotexts"][0])
+        payload = {
+            "infotext": first.infotext,
+            "init_images": init_images,
+            **{key: DEFAULTS[key] for key in ("width", "height", "cfg_scale")},
+        }
+    again = answered(webui.post(tab, payload))
+    assert again.infotext == first.infotext
+    assert same(again, first)
 
 
 def test_arguments_win_over_the_infotext(webui: WebUI) -> None:
@@ -222,7 +217,7 @@ def test_a_damaged_infotext_switches_it_off(webui: WebUI, value: str) -> None:
 
 def test_png_info_reads_it(webui: WebUI) -> None:
     made = webui([True, 40, "percent", 80])
-    read = webui.post("png-info", {"image": webui_png(made)})
+    read = webui.post("png-info", {"image": base64.b64encode(made.pngs[0]).decode()})
     assert read["info"] == made.infotext
     assert read["parameters"]["LazyNeg critical step"] == "40%"
     assert read["parameters"]["LazyNeg stop step"] == "80%"
