@@ -36,6 +36,7 @@ class Job:
     early: Any = None
     checkpoint: Any = None
     sigmas: Sequence[float] = field(default_factory=list)
+    caches: Caches = field(default_factory=dict)
 
 
 def start_job(p: Any, args: Sequence[object]) -> None:
@@ -148,29 +149,25 @@ def _encode(p: Any, job: Job) -> None:
         prompt_parser.get_learned_conditioning,
         prompts,
         p.firstpass_steps,
-        [_host_cache(size, hires_steps)],
+        [_host_cache(job, size, hires_steps is not None)],
         networks,
         hires_steps,
     )
     job.checkpoint = shared.sd_model.sd_checkpoint_info
 
 
-_caches: dict[bool, tuple[tuple[object, ...], list[Any]]] = {}
-"""The host's own kind of cache, one for each kind of pass, with what its key leaves out."""
+Caches = dict[bool, tuple[tuple[int, int], list[Any]]]
+"""The host's kind of cache for each kind of pass, with the size, which its own key leaves out."""
+
+_kept: Caches = {}
 
 
-def _host_cache(size: tuple[int, int], hires_steps: int | None) -> list[Any]:
+def _host_cache(job: Job, size: tuple[int, int], hires_pass: bool) -> list[Any]:
     """A cache that the host checks against everything else the conditioning depends on."""
-    empty: list[Any] = [None, None, None]
-    if not shared.opts.persistent_cond_cache:
-        _caches.clear()
-        return empty
-    hires_pass = hires_steps is not None
-    key, cache = _caches.get(hires_pass, (None, empty))
-    if key != size:
-        cache = empty
-        _caches[hires_pass] = (size, cache)
-    return cache
+    caches = _kept if shared.opts.persistent_cond_cache else job.caches
+    if hires_pass not in caches or caches[hires_pass][0] != size:
+        caches[hires_pass] = (size, [None, None, None])
+    return caches[hires_pass][1]
 
 
 def _step(job: Job, params: Any) -> int:

@@ -181,7 +181,7 @@ def test_controlnets_marks_are_kept(webui: WebUI) -> None:
     """All rows stay recognisable, before the critical step as after it."""
     request = {"steps": 4, "batch_size": 2}
     marked = webui([True, 2], support={"mark": True}, **request)
-    assert marked.params["Marks"] == [[1, 1, -1, -1]] * 4
+    assert marked.params["Marks"]["signs"] == [[1, 1, -1, -1]] * 4
     assert same(marked, webui([True, 2], **request))
 
 
@@ -199,9 +199,9 @@ def test_nothing_is_encoded_in_vain(webui: WebUI, lazy: list[Any], extra: int) -
     webui.options(persistent_cond_cache=False)
     try:
         request = {"n_iter": 2, "batch_size": 2, "support": {"log": True}}
-        usual = webui(**request).params["Encoded"]
+        usual = webui(**request).params["Encoded"]["texts"]
         assert sorted(usual) == ["girl eating pizza", "glasses, hat"]
-        encoded = webui(lazy, **request).params["Encoded"]
+        encoded = webui(lazy, **request).params["Encoded"]["texts"]
         assert sorted(encoded) == sorted([*usual, *[""] * extra])
     finally:
         webui.options(persistent_cond_cache=True)
@@ -210,6 +210,6 @@ def test_nothing_is_encoded_in_vain(webui: WebUI, lazy: list[Any], extra: int) -
 def test_the_empty_prompt_is_cached_as_the_host_caches_its_own(webui: WebUI) -> None:
     webui([True, 5], width=72)
     again = webui([True, 5], width=72, seed=2, support={"log": True})
-    assert again.params["Encoded"] == []
+    assert again.params["Encoded"]["texts"] == []
     again = webui([True, 5], width=80, seed=2, support={"log": True})
-    assert sorted(again.params["Encoded"]) == ["", "girl eating pizza", "glasses, hat"]
+    assert sorted(again.params["Encoded"]["texts"]) == ["", "girl eating pizza", "glasses, hat"]

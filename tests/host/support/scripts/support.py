@@ -59,14 +59,12 @@ class Support(scripts.Script):
             use_reference(p, wanted["reference"])
         if wanted.get("fail") == "before sampling":
             raise RuntimeError("asked to fail before sampling")
-        if wanted.get("fail") == "encode":
-            break_once(shared.sd_model, "get_learned_conditioning")
 
     def process(self, p, wanted):
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
-        if (wanted or {}).get("fail") == "swap":
-            break_once(lazyneg.webui.sampling, "swap")
+        if (wanted or {}).get("fail") in ("swap", "_encode"):
+            break_once(lazyneg.webui.sampling, wanted["fail"])
 
 
 def break_once(owner, name):
@@ -82,7 +80,9 @@ def break_once(owner, name):
 
 def log_encoded_texts(p):
     model = shared.sd_model
-    texts = p.extra_generation_params["Encoded"] = []
+    texts = []
+    # A bare list would be taken for one value a picture.
+    p.extra_generation_params["Encoded"] = {"texts": texts}
     encode = type(model).get_learned_conditioning
 
     def logged(batch):
@@ -145,7 +145,8 @@ def mark(p):
     sampler = p.sampler
     denoiser = sampler.model_wrap_cfg
     forward, inner = denoiser.forward, denoiser.inner_model
-    signs = p.extra_generation_params["Marks"] = []
+    signs = []
+    p.extra_generation_params["Marks"] = {"signs": signs}
 
     def marked(schedules, sign):
         return [
