@@ -139,6 +139,8 @@ def webui_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Pa
     extensions.mkdir(exist_ok=True)
     (extensions / "lazy-negative").symlink_to(ROOT)
     (extensions / "test-support").symlink_to(HERE / "support")
+    styles = 'name,prompt,negative_prompt\nclean,,"lowres, blurry"\n'
+    (data / "styles.csv").write_text(styles, encoding="utf-8")
     return host, python, data
 
 
