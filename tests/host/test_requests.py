@@ -43,7 +43,10 @@ HIRES = {
         ("EasyNegativeV2, extra fingers", {}),
         ("glasses", {"prompt": "girl eating pizza <lora:style:1>"}),
         ("glasses", {"prompt": "girl eating pizza <lora:style:1>", "n_iter": 2}),
-        ("glasses", {"tiling": True, "seed_resize_from_w": 32, "subseed_strength": 0.3}),
+        (
+            "glasses",
+            {"tiling": True, "seed_resize_from_w": 32, "subseed": 5, "subseed_strength": 0.3},
+        ),
         ("glasses", {"override_settings": {"skip_early_cond": 0.3}}),
         ("glasses", {"s_min_uncond": 1.0}),
         ("glasses", {"scheduler": "Karras"}),

@@ -161,15 +161,17 @@ def mark(p):
                     alternative.schedules = marked([alternative.schedules], 1024)[0]
         return forward(x, sigma, marked(uncond, -1024), cond=cond, **kwargs)
 
-    def without_marks(x, sigma, cond):
-        context = cond["c_crossattn"][0]
-        signs.append(
-            [int(row[0, 0].sign()) if row[0].abs().eq(1024).all() else 0 for row in context]
-        )
-        return inner(x, sigma, cond={**cond, "c_crossattn": [context[:, 1:]]})
+    class WithoutMarks(torch.nn.Module):
+        sigmas = inner.sigmas
+
+        def forward(self, x, sigma, cond):
+            context = cond["c_crossattn"][0]
+            marked = context[:, 0].abs().eq(1024).all(dim=1)
+            signs.append((context[:, 0, 0].sign() * marked).int().tolist())
+            return inner(x, sigma, cond={**cond, "c_crossattn": [context[:, 1:]]})
 
     denoiser.forward = with_marks
-    denoiser.model_wrap = without_marks
+    denoiser.model_wrap = WithoutMarks()
 
 
 def stop_or_fail(params):
