@@ -1,0 +1,436 @@
+"""One pipeline call with the negative prompt delayed, for any pipeline.
+
+The pipeline's own code runs twice: first with the negative prompt blanked and only up to the
+first step of the scheduler, then as the user asked. What the denoiser receives differently in the
+two is the negative prompt in the form that this pipeline gives it, whatever that is; while the
+negative prompt is not to act, the denoiser gets the blank form instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from lazyneg.diffusers.blank import blanked, bound, has_negative
+from lazyneg.diffusers.leaves import Path, leaves, replaced, same
+from lazyneg.diffusers.observe import modules, observing, schedulers, watched
+from lazyneg.settings import Settings
+
+logger = logging.getLogger("lazyneg")
+
+_said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
+class DelayError(RuntimeError):
+    """This pipeline call cannot be made with its negative prompt delayed exactly."""
+
+
+def delayed_call(
+    pipe: Any,
+    call: Callable[..., Any],
+    settings: Settings,
+    early_prompt: str | None,
+    args: Any,
+    kwargs: Any,
+) -> Any:
+    """Calls a pipeline with the negative prompt acting only within the settings' window.
+
+    Args:
+        pipe: The pipeline.
+        call: Its class's own ``__call__``.
+        settings: When the negative prompt acts.
+        early_prompt: Negative prompt of the other steps; ``None`` passes none at all.
+        args: The user's positional arguments.
+        kwargs: The user's named arguments.
+
+    Returns:
+        What the pipeline returns.
+
+    Raises:
+        DelayError: If the call cannot be delayed exactly.
+    """
+    if not settings.delays():
+        return call(pipe, *args, **kwargs)
+    arguments = bound(call, (pipe, *args), kwargs)
+    del arguments[next(iter(arguments))]
+    if not has_negative(arguments) and not early_prompt:
+        _say_once(pipe, logging.INFO, "no negative prompt is given: there is nothing to delay")
+        return call(pipe, *args, **kwargs)
+    if _guidance_off(pipe, arguments):
+        _say_once(
+            pipe,
+            logging.WARNING,
+            "guidance is off, the negative prompt has no effect: there is nothing to delay",
+        )
+        return call(pipe, *args, **kwargs)
+    blank = blanked(arguments, early_prompt)
+    with watched(pipe):
+        rehearsal = _rehearse(pipe, call, blank)
+        run = _Run(pipe, settings, rehearsal)
+        with observing(run):
+            return call(pipe, *args, **kwargs)
+
+
+def _say_once(pipe: Any, level: int, message: str) -> None:
+    said = _said.setdefault(pipe, set())
+    if message not in said:
+        said.add(message)
+        logger.log(level, message)
+
+
+def _guidance_off(pipe: Any, arguments: dict[str, Any]) -> bool:
+    """Whether the pipeline itself would say that it does not use the negative prompt."""
+    true_cfg_scale = arguments.get("true_cfg_scale")
+    if isinstance(true_cfg_scale, (int, float)) and true_cfg_scale <= 1:
+        return True
+    if not isinstance(getattr(type(pipe), "do_classifier_free_guidance", None), property):
+        return False
+    # Pipelines keep arguments as attributes of the same name with an underscore.
+    stand_in = copy.copy(pipe)
+    vars(stand_in).update({f"_{name}": value for name, value in arguments.items()})
+    try:
+        return stand_in.do_classifier_free_guidance is False
+    except Exception:
+        # It depends on something that only the call sets: then the call itself will show.
+        return False
+
+
+@dataclass
+class _Call:
+    """A denoiser call of the first step, with a blank negative prompt."""
+
+    module: torch.nn.Module
+    args: Any
+    kwargs: Any
+    output: Any
+    drew: bool
+    """Whether making the output drew random numbers."""
+
+
+@dataclass
+class _Rehearsal:
+    """What the first step of the blank call did."""
+
+    calls: list[_Call]
+    reusable: bool
+    """Whether the outputs are what the same calls would give again."""
+    setup: set[int]
+    """Ids of the modules called before the denoising loop: encoders."""
+    progress_bar: bool
+    """Whether a progress bar marks the begin of the loop; else it is setting the timesteps."""
+    announces_steps: bool
+    """Whether the pipeline says how many iterations its loop has."""
+
+
+class _Stop(BaseException):
+    """Ends the rehearsal. Not an ``Exception``, lest a pipeline should handle it."""
+
+
+@dataclass
+class _Rehearsing:
+    """Observer of the blank call."""
+
+    calls: list[_Call] = field(default_factory=list)
+    scheduled_at: int = 0
+    looping_at: int | None = None
+
+    def scheduled(self) -> None:
+        self.scheduled_at = len(self.calls)
+
+    def looping(self) -> None:
+        self.looping_at = len(self.calls)
+
+    def stepped(self) -> None:
+        raise _Stop
+
+    def called(
+        self, module: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        generators = _global_generators()
+        before = [generator.get_state() for generator in generators]
+        output = forward(*args, **kwargs)
+        drew = not all(map(torch.equal, before, (made.get_state() for made in generators)))
+        self.calls.append(_Call(module, args, kwargs, output, drew))
+        return output
+
+
+def _global_generators() -> list[torch.Generator]:
+    """PyTorch's generators that are drawn from where none is given."""
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    if torch.backends.mps.is_available():
+        generators.append(torch.mps._get_default_mps_generator())
+    return generators
+
+
+def _stateful(module: torch.nn.Module) -> bool:
+    registries = (vars(part).get("_diffusers_hook") for part in module.modules())
+    return any(
+        getattr(hook, "_is_stateful", False)
+        for registry in registries
+        if registry is not None
+        for hook in registry.hooks.values()
+    )
+
+
+def _rehearse(pipe: Any, call: Callable[..., Any], blank: dict[str, Any]) -> _Rehearsal:
+    """Makes the blank call up to its first scheduler step, and leaves no trace of it."""
+    observer = _Rehearsing()
+    with _untouched(pipe, blank), observing(observer):
+        vars(pipe)["_progress_bar_config"] = {"disable": True}
+        # Left there by an earlier call.
+        vars(pipe).pop("_num_timesteps", None)
+        try:
+            call(pipe, **blank)
+        except _Stop:
+            announces_steps = "_num_timesteps" in vars(pipe)
+        else:
+            raise DelayError(
+                f"{type(pipe).__name__} made no step with a scheduler of its own: its negative "
+                "prompt cannot be delayed"
+            )
+    begin = observer.scheduled_at if observer.looping_at is None else observer.looping_at
+    calls = observer.calls[begin:]
+    if not calls:
+        raise DelayError(
+            f"{type(pipe).__name__} called no PyTorch model before its first scheduler step: its "
+            "negative prompt cannot be delayed"
+        )
+    denoisers = {id(made.module): made.module for made in calls}
+    reusable = not any(made.drew for made in calls) and not any(map(_stateful, denoisers.values()))
+    setup = {id(made.module) for made in observer.calls[:begin]} - denoisers.keys()
+    return _Rehearsal(calls, reusable, setup, observer.looping_at is not None, announces_steps)
+
+
+@contextlib.contextmanager
+def _untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
+    """Puts back what a pipeline call that is stopped midway changes."""
+    parts = [pipe, *schedulers(pipe)]
+    attributes = [dict(vars(part)) for part in parts]
+    processors = [
+        (module, dict(module.attn_processors))
+        for module in modules(pipe)
+        if hasattr(module, "attn_processors")
+    ]
+    generators = _global_generators()
+    generators += [leaf for _, leaf in leaves(arguments) if isinstance(leaf, torch.Generator)]
+    states = [generator.get_state() for generator in generators]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        for module, before in processors:
+            now = module.attn_processors
+            if any(now[name] is not processor for name, processor in before.items()):
+                module.set_attn_processor(before)
+        for part, values in zip(parts, attributes, strict=True):
+            vars(part).clear()
+            vars(part).update(values)
+        if hasattr(pipe, "maybe_free_model_hooks"):
+            pipe.maybe_free_model_hooks()
+
+
+@dataclass
+class _Known:
+    """What a denoiser call of the first step got of the negative prompt, where calls differ."""
+
+    module: torch.nn.Module
+    given: dict[Path, Any]
+    blank: dict[Path, Any]
+
+    def blank_of(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
+        """The blank form of ``got`` if that is what this call was given, else ``None``."""
+        if all(path in self.given and same(leaf, self.given[path]) for path, leaf in got.items()):
+            return {path: self.blank[path] for path in got}
+        return self._rows_of(got)
+
+    def _rows_of(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
+        """As :meth:`blank_of` where ``got`` has some of the rows of the batch only.
+
+        So it is when a callback ends guidance midway.
+        """
+        tensors = [
+            (leaf, self.given.get(path), self.blank.get(path)) for path, leaf in got.items()
+        ]
+        if not all(
+            isinstance(leaf, torch.Tensor)
+            and isinstance(given, torch.Tensor)
+            and isinstance(blank, torch.Tensor)
+            and leaf.ndim
+            and leaf.shape[1:] == given.shape[1:]
+            and len(given) == len(blank) == len(tensors[0][1])  # type: ignore[arg-type]
+            and len(leaf) == len(tensors[0][0])
+            for leaf, given, blank in tensors
+        ):
+            return None
+        rows = []
+        for row in range(len(tensors[0][0])):
+            known = [
+                index
+                for index in range(len(tensors[0][1]))  # type: ignore[arg-type]
+                if all(same(leaf[row], given[index]) for leaf, given, _ in tensors)
+            ]
+            # Equal rows must have the same blank form, or there is no telling which one it is.
+            if not known or not all(
+                same(blank[index], blank[known[0]]) for index in known for _, _, blank in tensors
+            ):
+                return None
+            rows.append(known[0])
+        return {path: self.blank[path][rows] for path in got}
+
+
+class _Run:
+    """Observer of the user's call."""
+
+    def __init__(self, pipe: Any, settings: Settings, rehearsal: _Rehearsal) -> None:
+        self.pipe = pipe
+        self.settings = settings
+        self.rehearsal = rehearsal
+        self.in_loop = False
+        self.first_step = True
+        self.step = 0
+        self.calls = 0
+        """Calls of denoisers so far in this step."""
+        self.stepping = False
+        """Whether a scheduler stepped since the last call."""
+        self.early: bool | None = None
+        """Whether the blank negative prompt acts in this step; ``None`` while not known."""
+        self.known: list[_Known] = []
+        self.paths: set[Path] = set()
+        """Where in the arguments of any denoiser the user's call and the blank one differ."""
+
+    def scheduled(self) -> None:
+        self.step = 0
+        self.stepping = False
+        self.early = None
+        self.in_loop = self.in_loop or not self.rehearsal.progress_bar
+
+    def looping(self) -> None:
+        self.in_loop = True
+
+    def stepped(self) -> None:
+        self.stepping = True
+        if self.first_step and self.in_loop:
+            self.first_step = False
+            self._conclude()
+
+    def called(
+        self, module: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if not self.in_loop or id(module) in self.rehearsal.setup:
+            return forward(*args, **kwargs)
+        if self.stepping:
+            # Several schedulers may step one after the other: that is one step.
+            self.step += 1
+            self.calls = 0
+            self.stepping = False
+            self.early = None
+        if self.early is None:
+            self.early = not self.settings.window(self._steps()).active(self.step)
+        call = self.calls
+        self.calls += 1
+        if self.first_step:
+            return self._first(call, module, forward, args, kwargs)
+        if not self.early:
+            return forward(*args, **kwargs)
+        if not self.paths:
+            if call >= len(self.known):
+                raise DelayError(
+                    f"step {self.step} calls the denoiser more often than step 0, where the "
+                    "negative prompt made no difference: guidance that begins later than the "
+                    "first step cannot be delayed"
+                )
+            return forward(*args, **kwargs)
+        args, kwargs = self._blank(call, module, args, kwargs)
+        return forward(*args, **kwargs)
+
+    def _first(
+        self,
+        call: int,
+        module: torch.nn.Module,
+        forward: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """A call of the first step: seen in the rehearsal, with a blank negative prompt."""
+        rehearsed = self.rehearsal.calls
+        if call >= len(rehearsed) or rehearsed[call].module is not module:
+            raise self._calls_differ()
+        blank_call = rehearsed[call]
+        given = dict(leaves((args, kwargs)))
+        blank = dict(leaves((blank_call.args, blank_call.kwargs)))
+        if given.keys() != blank.keys():
+            raise self._calls_differ()
+        self.paths |= {path for path, leaf in given.items() if not same(leaf, blank[path])}
+        self.known.append(_Known(module, given, blank))
+        if not self.early:
+            return forward(*args, **kwargs)
+        if self.rehearsal.reusable:
+            return blank_call.output
+        return forward(*blank_call.args, **blank_call.kwargs)
+
+    def _calls_differ(self) -> DelayError:
+        return DelayError(
+            f"{type(self.pipe).__name__} calls its denoiser in another way with an empty negative "
+            "prompt: the negative prompt cannot be delayed"
+        )
+
+    def _conclude(self) -> None:
+        """Ends the first step: from here on only what differs is of interest."""
+        if len(self.known) != len(self.rehearsal.calls):
+            raise self._calls_differ()
+        self.rehearsal.calls.clear()
+        for known in self.known:
+            for leafs in (known.given, known.blank):
+                for path in leafs.keys() - self.paths:
+                    del leafs[path]
+        if not self.paths:
+            _say_once(
+                self.pipe,
+                logging.WARNING,
+                "the negative prompt makes no difference to the denoiser, as if guidance were "
+                "off or the prompt empty: there is nothing to delay",
+            )
+
+    def _blank(
+        self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
+        """The arguments of a call with a blank negative prompt."""
+        got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
+        if not got:
+            return args, kwargs
+        # The call in the same place comes first: it tells equal ones apart.
+        same_place = [known for known in self.known[call : call + 1] if known.module is module]
+        for known in (*same_place, *self.known):
+            blank = known.blank_of(got)
+            if blank is not None:
+                break
+        else:
+            raise DelayError(
+                f"step {self.step} gives {type(module).__name__} a text that was not there in "
+                "step 0, from the pipeline or a callback: the negative prompt cannot be delayed"
+            )
+        news = {path: leaf for path, leaf in blank.items() if leaf is not got[path]}
+        return replaced((args, kwargs), news)
+
+    def _steps(self) -> int:
+        """Iterations of the denoising loop."""
+        if self.rehearsal.announces_steps:
+            announced: int = vars(self.pipe)["_num_timesteps"]
+            return announced
+        scheduler = schedulers(self.pipe)[0]
+        return len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0)
