@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -79,29 +80,36 @@ def _seam(module: torch.nn.Module) -> Iterator[None]:
                     attributes["_compiled_call_impl"] = seam.compiled
 
 
-@functools.cache
-def _watched(scheduler: type[Any]) -> type[Any]:
-    """Subclass of a scheduler that tells the observer.
+class _Method:
+    """Stands in for a method of one object, and tells the observer of calls."""
 
-    A class and not a patched instance, because some pipelines step deep copies of their
-    scheduler, and a copied patch would step the original.
-    """
+    def __init__(self, method: Callable[..., Any], event: str) -> None:
+        # Pipelines look at the signature of a scheduler's methods.
+        functools.update_wrapper(self, method)
+        self.method = method
+        self.event = event
 
-    @functools.wraps(scheduler.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if observer := _observer.get():
-            observer.stepped()
-        return scheduler.step(self, *args, **kwargs)
+            getattr(observer, self.event)()
+        return self.method(*args, **kwargs)
 
-    @functools.wraps(scheduler.set_timesteps)
-    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if observer := _observer.get():
-            observer.scheduled()
-        return scheduler.set_timesteps(self, *args, **kwargs)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Method:
+        # Some pipelines step copies of their scheduler: the method must be the copy's own.
+        return _Method(copy.deepcopy(self.method, memo), self.event)
 
-    names = {name: getattr(scheduler, name) for name in ("__module__", "__qualname__", "__doc__")}
-    methods = {"step": step, "set_timesteps": set_timesteps}
-    return type(scheduler.__name__, (scheduler,), {**names, **methods})
+
+@contextlib.contextmanager
+def _method(owner: Any, name: str, event: str) -> Iterator[None]:
+    attributes = vars(owner)
+    own = attributes.get(name)
+    attributes[name] = _Method(getattr(owner, name), event)
+    try:
+        yield
+    finally:
+        del attributes[name]
+        if own is not None:
+            attributes[name] = own
 
 
 def schedulers(pipe: Any) -> list[Any]:
@@ -126,32 +134,11 @@ def watched(pipe: Any) -> Iterator[None]:
         for module in modules(pipe):
             stack.enter_context(_seam(module))
         for scheduler in schedulers(pipe):
-            plain = type(scheduler)
-            scheduler.__class__ = _watched(plain)
-            stack.callback(setattr, scheduler, "__class__", plain)
+            stack.enter_context(_method(scheduler, "set_timesteps", "scheduled"))
+            stack.enter_context(_method(scheduler, "step", "stepped"))
         if hasattr(pipe, "progress_bar"):
-            stack.enter_context(_watched_progress_bar(pipe))
+            stack.enter_context(_method(pipe, "progress_bar", "looping"))
         yield
-
-
-@contextlib.contextmanager
-def _watched_progress_bar(pipe: Any) -> Iterator[None]:
-    progress_bar = pipe.progress_bar
-    own = vars(pipe).get("progress_bar")
-
-    @functools.wraps(progress_bar)
-    def watched_progress_bar(*args: Any, **kwargs: Any) -> Any:
-        if observer := _observer.get():
-            observer.looping()
-        return progress_bar(*args, **kwargs)
-
-    vars(pipe)["progress_bar"] = watched_progress_bar
-    try:
-        yield
-    finally:
-        del vars(pipe)["progress_bar"]
-        if own is not None:
-            vars(pipe)["progress_bar"] = own
 
 
 @contextlib.contextmanager
