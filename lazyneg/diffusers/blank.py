@@ -40,10 +40,14 @@ def bound(call: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
 
 def has_negative(arguments: dict[str, Any]) -> bool:
     """Whether a negative prompt that is not empty is among the arguments."""
-    text, encoded = negative_names(arguments)
-    return any(_says_something(arguments[name]) for name in text) or any(
-        arguments[name] is not None for name in encoded
-    )
+    _, encoded = negative_names(arguments)
+    return has_negative_text(arguments) or any(arguments[name] is not None for name in encoded)
+
+
+def has_negative_text(arguments: dict[str, Any]) -> bool:
+    """Whether one of them is a text."""
+    text, _ = negative_names(arguments)
+    return any(_says_something(arguments[name]) for name in text)
 
 
 def blanked(arguments: dict[str, Any], early_prompt: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from lazyneg.diffusers.blank import blanked, bound, has_negative
+from lazyneg.diffusers.blank import blanked, bound, has_negative, has_negative_text
 from lazyneg.diffusers.leaves import Path, leaves, replaced, same
 from lazyneg.diffusers.observe import modules, observing, schedulers, watched
 from lazyneg.settings import Settings
@@ -74,7 +74,7 @@ def delayed_call(
         return call(pipe, *args, **kwargs)
     blank = blanked(arguments, early_prompt)
     with watched(pipe):
-        rehearsal = _rehearse(pipe, call, blank)
+        rehearsal = _rehearse(pipe, call, arguments, blank)
         run = _Run(pipe, settings, rehearsal)
         with observing(run):
             return call(pipe, *args, **kwargs)
@@ -183,7 +183,9 @@ def _stateful(module: torch.nn.Module) -> bool:
     )
 
 
-def _rehearse(pipe: Any, call: Callable[..., Any], blank: dict[str, Any]) -> _Rehearsal:
+def _rehearse(
+    pipe: Any, call: Callable[..., Any], arguments: dict[str, Any], blank: dict[str, Any]
+) -> _Rehearsal:
     """Makes the blank call up to its first scheduler step, and leaves no trace of it."""
     observer = _Rehearsing()
     with _untouched(pipe, blank), observing(observer):
@@ -194,6 +196,14 @@ def _rehearse(pipe: Any, call: Callable[..., Any], blank: dict[str, Any]) -> _Re
             call(pipe, **blank)
         except _Stop:
             announces_steps = "_num_timesteps" in vars(pipe)
+        except Exception as error:
+            if has_negative_text(arguments):
+                # The user's call would fail in the same way.
+                raise
+            raise DelayError(
+                "the negative prompt is given as embeddings, so the pipeline had to encode an "
+                f"empty prompt by itself, and that failed: {error!r}"
+            ) from error
         else:
             raise DelayError(
                 f"{type(pipe).__name__} made no step with a scheduler of its own: its negative "
@@ -263,9 +273,7 @@ class _Known:
 
         So it is when a callback ends guidance midway.
         """
-        tensors = [
-            (leaf, self.given.get(path), self.blank.get(path)) for path, leaf in got.items()
-        ]
+        tensors = [(leaf, self.given.get(path), self.blank.get(path)) for path, leaf in got.items()]
         if not all(
             isinstance(leaf, torch.Tensor)
             and isinstance(given, torch.Tensor)
@@ -406,9 +414,7 @@ class _Run:
                 "off or the prompt empty: there is nothing to delay",
             )
 
-    def _blank(
-        self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
-    ) -> tuple[Any, Any]:
+    def _blank(self, call: int, module: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments of a call with a blank negative prompt."""
         got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
         if not got:
