@@ -39,7 +39,7 @@ def _state(
 
 
 @functools.cache
-def _lazy_class(plain: type[Any]) -> type[Any]:
+def _lazy_class(plain: Any) -> Any:
     """Subclass of a pipeline's class under the same name, for single pipelines."""
 
     @functools.wraps(plain.__call__)
@@ -51,9 +51,8 @@ def _lazy_class(plain: type[Any]) -> type[Any]:
     return type(plain.__name__, (plain,), {**names, "__call__": __call__, "_lazyneg_plain": plain})
 
 
-def _plain_class(pipe: Any) -> type[Any]:
-    plain: type[Any] = getattr(type(pipe), "_lazyneg_plain", type(pipe))
-    return plain
+def _plain_class(pipe: Any) -> Any:
+    return getattr(type(pipe), "_lazyneg_plain", type(pipe))
 
 
 def _check_pipeline(pipe: Any) -> None:
@@ -79,8 +78,7 @@ def apply(
     stop_step: int | None = None,
     early_prompt: str | None = "",
 ) -> Pipeline:
-    r"""
-    Makes every call of a pipeline use its negative prompt only from the critical step on.
+    r"""Makes every call of a pipeline use its negative prompt only from the critical step on.
 
     The pipeline is called as before; its class keeps its name and stays a subclass of what it
     was. Other pipelines, of the same class or with the same models, are not affected. Applying
@@ -117,8 +115,7 @@ def apply(
 
 
 def remove(pipe: Pipeline) -> Pipeline:
-    r"""
-    Undoes [`apply`]. A pipeline to which nothing was applied stays as it is.
+    r"""Undoes [`apply`]. A pipeline to which nothing was applied stays as it is.
 
     Args:
         pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
@@ -140,10 +137,19 @@ def lazy_negative(
     stop_step: int | None = None,
     early_prompt: str | None = "",
 ) -> Iterator[Pipeline]:
-    r"""
-    Context manager that applies to a pipeline and restores what was applied before.
+    r"""Context manager that applies to a pipeline and restores what was applied before.
 
-    Takes the arguments of [`apply`].
+    Args:
+        pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
+            The pipeline.
+        critical_step (`int`, defaults to 5):
+            As in [`apply`], and so are the others.
+        unit (`str`, defaults to `"steps"`):
+            As in [`apply`].
+        stop_step (`int`, *optional*):
+            As in [`apply`].
+        early_prompt (`str`, *optional*, defaults to `""`):
+            As in [`apply`].
     """
     before = vars(pipe).get(_STATE)
     apply(pipe, critical_step, unit, stop_step, early_prompt)
@@ -165,8 +171,7 @@ def forward_lazy_negative(
     early_prompt: str | None = "",
     **kwargs: Any,
 ) -> Any:
-    r"""
-    One call of a pipeline with its negative prompt delayed; the next is as always.
+    r"""One call of a pipeline with its negative prompt delayed; the next is as always.
 
     To be bound to a pipeline as a method:
 
@@ -183,10 +188,18 @@ def forward_lazy_negative(
     ```
 
     Args:
+        self ([`~diffusers.DiffusionPipeline`]):
+            The pipeline.
         args:
             The pipeline's own positional arguments.
         critical_step (`int`, defaults to 0):
-            As in [`apply`], and so are `unit`, `stop_step` and `early_prompt`.
+            As in [`apply`], but plain calls need no delay: it is `0` if not given.
+        unit (`str`, defaults to `"steps"`):
+            As in [`apply`].
+        stop_step (`int`, *optional*):
+            As in [`apply`].
+        early_prompt (`str`, *optional*, defaults to `""`):
+            As in [`apply`].
         kwargs:
             The pipeline's own named arguments.
 

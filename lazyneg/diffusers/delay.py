@@ -20,9 +20,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from lazyneg.diffusers.blank import blanked, bound, has_negative, has_negative_text
+from lazyneg.diffusers.blank import blanked, bound, has_negative, has_negative_text, negative_names
 from lazyneg.diffusers.leaves import Path, leaves, replaced, same
-from lazyneg.diffusers.observe import modules, observing, schedulers, watched
+from lazyneg.diffusers.observe import modules, observing, progress_bars, schedulers, watched
 from lazyneg.settings import Settings
 
 logger = logging.getLogger("lazyneg")
@@ -62,6 +62,11 @@ def delayed_call(
         return call(pipe, *args, **kwargs)
     arguments = bound(call, (pipe, *args), kwargs)
     del arguments[next(iter(arguments))]
+    if (state := arguments.get("state")) is not None:
+        # A modular pipeline goes on from where another ended.
+        text, encoded = negative_names(state.values)
+        for name in (*text, *encoded):
+            arguments.setdefault(name, state.values[name])
     if not has_negative(arguments) and not early_prompt:
         _say_once(pipe, logging.INFO, "no negative prompt is given: there is nothing to delay")
         return call(pipe, *args, **kwargs)
@@ -131,7 +136,7 @@ class _Rehearsal:
     """Whether the pipeline says how many iterations its loop has."""
 
 
-class _Stop(BaseException):
+class Stop(BaseException):
     """Ends the rehearsal. Not an ``Exception``, lest a pipeline should handle it."""
 
 
@@ -150,7 +155,7 @@ class _Rehearsing:
         self.looping_at = len(self.calls)
 
     def stepped(self) -> None:
-        raise _Stop
+        raise Stop
 
     def called(
         self, module: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
@@ -166,7 +171,7 @@ class _Rehearsing:
 def _global_generators() -> list[torch.Generator]:
     """PyTorch's generators that are drawn from where none is given."""
     generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         generators += torch.cuda.default_generators
     if torch.backends.mps.is_available():
         generators.append(torch.mps._get_default_mps_generator())
@@ -188,13 +193,12 @@ def _rehearse(
 ) -> _Rehearsal:
     """Makes the blank call up to its first scheduler step, and leaves no trace of it."""
     observer = _Rehearsing()
-    with _untouched(pipe, blank), observing(observer):
-        vars(pipe)["_progress_bar_config"] = {"disable": True}
+    with untouched(pipe, blank), observing(observer):
         # Left there by an earlier call.
         vars(pipe).pop("_num_timesteps", None)
         try:
             call(pipe, **blank)
-        except _Stop:
+        except Stop:
             announces_steps = "_num_timesteps" in vars(pipe)
         except Exception as error:
             if has_negative_text(arguments):
@@ -223,15 +227,23 @@ def _rehearse(
 
 
 @contextlib.contextmanager
-def _untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
-    """Puts back what a pipeline call that is stopped midway changes."""
-    parts = [pipe, *schedulers(pipe)]
-    attributes = [dict(vars(part)) for part in parts]
-    processors = [
-        (module, dict(module.attn_processors))
-        for module in modules(pipe)
-        if hasattr(module, "attn_processors")
+def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
+    """Puts back what a pipeline call that is stopped midway changes; shows no progress."""
+    shown = progress_bars(pipe)
+    # Schedulers and guiders; models are not changed by being called.
+    small = [
+        part
+        for part in pipe.components.values()
+        if hasattr(part, "__dict__") and not isinstance(part, torch.nn.Module)
     ]
+    parts = [pipe, *small, *(owner for owner in shown if owner is not pipe)]
+    attributes = [dict(vars(part)) for part in parts]
+    for owner in shown:
+        vars(owner)["_progress_bar_config"] = {"disable": True}
+    with_processors: list[Any] = [
+        part for part in modules(pipe) if hasattr(part, "attn_processors")
+    ]
+    processors = [(part, dict(part.attn_processors)) for part in with_processors]
     generators = _global_generators()
     generators += [leaf for _, leaf in leaves(arguments) if isinstance(leaf, torch.Generator)]
     states = [generator.get_state() for generator in generators]
@@ -243,10 +255,10 @@ def _untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
         np.random.set_state(numpy_state)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-        for module, before in processors:
-            now = module.attn_processors
+        for part, before in processors:
+            now = part.attn_processors
             if any(now[name] is not processor for name, processor in before.items()):
-                module.set_attn_processor(before)
+                part.set_attn_processor(before)
         for part, values in zip(parts, attributes, strict=True):
             vars(part).clear()
             vars(part).update(values)
@@ -273,31 +285,34 @@ class _Known:
 
         So it is when a callback ends guidance midway.
         """
-        tensors = [(leaf, self.given.get(path), self.blank.get(path)) for path, leaf in got.items()]
+        if got.keys() - self.given.keys():
+            return None
+        leafs: list[tuple[Any, Any, Any]] = [
+            (leaf, self.given[path], self.blank[path]) for path, leaf in got.items()
+        ]
         if not all(
-            isinstance(leaf, torch.Tensor)
-            and isinstance(given, torch.Tensor)
-            and isinstance(blank, torch.Tensor)
-            and leaf.ndim
-            and leaf.shape[1:] == given.shape[1:]
-            and len(given) == len(blank) == len(tensors[0][1])  # type: ignore[arg-type]
-            and len(leaf) == len(tensors[0][0])
-            for leaf, given, blank in tensors
+            isinstance(leaf, torch.Tensor) and leaf.ndim for three in leafs for leaf in three
+        ):
+            return None
+        count, known_count = len(leafs[0][0]), len(leafs[0][1])
+        if not all(
+            (len(leaf), len(given), len(blank)) == (count, known_count, known_count)
+            for leaf, given, blank in leafs
         ):
             return None
         rows = []
-        for row in range(len(tensors[0][0])):
-            known = [
+        for row in range(count):
+            alike = [
                 index
-                for index in range(len(tensors[0][1]))  # type: ignore[arg-type]
-                if all(same(leaf[row], given[index]) for leaf, given, _ in tensors)
+                for index in range(known_count)
+                if all(same(leaf[row], given[index]) for leaf, given, _ in leafs)
             ]
             # Equal rows must have the same blank form, or there is no telling which one it is.
-            if not known or not all(
-                same(blank[index], blank[known[0]]) for index in known for _, _, blank in tensors
+            if not alike or not all(
+                same(blank[index], blank[alike[0]]) for index in alike for _, _, blank in leafs
             ):
                 return None
-            rows.append(known[0])
+            rows.append(alike[0])
         return {path: self.blank[path][rows] for path in got}
 
 
@@ -431,7 +446,8 @@ class _Run:
                 "step 0, from the pipeline or a callback: the negative prompt cannot be delayed"
             )
         news = {path: leaf for path, leaf in blank.items() if leaf is not got[path]}
-        return replaced((args, kwargs), news)
+        args, kwargs = replaced((args, kwargs), news)
+        return args, kwargs
 
     def _steps(self) -> int:
         """Iterations of the denoising loop."""

@@ -127,6 +127,20 @@ def modules(pipe: Any) -> list[torch.nn.Module]:
     return list({id(part): part for part in parts}.values())
 
 
+def progress_bars(pipe: Any) -> list[Any]:
+    """What shows progress bars: the pipeline, or the blocks of a modular one."""
+    found, todo = [], [pipe]
+    while todo:
+        owner = todo.pop()
+        if hasattr(owner, "progress_bar"):
+            found.append(owner)
+        elif blocks := getattr(owner, "_blocks", None):
+            todo.append(blocks)
+        else:
+            todo += getattr(owner, "sub_blocks", {}).values()
+    return found
+
+
 @contextlib.contextmanager
 def watched(pipe: Any) -> Iterator[None]:
     """Makes what ``pipe`` does visible to :func:`observing`; undone at the end."""
@@ -136,8 +150,8 @@ def watched(pipe: Any) -> Iterator[None]:
         for scheduler in schedulers(pipe):
             stack.enter_context(_method(scheduler, "set_timesteps", "scheduled"))
             stack.enter_context(_method(scheduler, "step", "stepped"))
-        if hasattr(pipe, "progress_bar"):
-            stack.enter_context(_method(pipe, "progress_bar", "looping"))
+        for owner in progress_bars(pipe):
+            stack.enter_context(_method(owner, "progress_bar", "looping"))
         yield
 
 

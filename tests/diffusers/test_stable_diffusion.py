@@ -311,7 +311,7 @@ def test_looks_like_the_plain_pipeline(pipe: Any, tmp_path: Any) -> None:
 def test_users_callback_runs_once_a_step(pipe: Any) -> None:
     seen = []
 
-    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         seen.append((step, int(timestep), tensors["latents"].clone()))
         return {"latents": tensors["latents"] * 1.01}
 
@@ -339,7 +339,8 @@ def test_callback_that_ends_guidance(pipe: Any, critical_step: int) -> None:
 
 
 def test_callback_that_changes_the_text_is_an_error(pipe: Any) -> None:
-    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(*arguments: Any) -> dict[str, Any]:
+        tensors = arguments[-1]
         return {"prompt_embeds": tensors["prompt_embeds"] * 1.1}
 
     lazyneg.apply(pipe, 3)
@@ -352,7 +353,7 @@ def test_callback_that_changes_the_text_is_an_error(pipe: Any) -> None:
 
 
 def test_interrupt(pipe: Any) -> None:
-    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         pipe._interrupt = step == 2
         return tensors
 
@@ -413,7 +414,7 @@ def test_model_offload_hooks(pipe: Any) -> None:
 def test_compiled_denoiser(pipe: Any, in_place: bool) -> None:
     torch._dynamo.reset()
     expected = loop(pipe, 2)
-    options = {"backend": "eager", "fullgraph": True}
+    options: dict[str, Any] = {"backend": "eager", "fullgraph": True}
     if in_place:
         pipe.unet.compile(**options)
     else:
