@@ -114,8 +114,7 @@ class _Call:
     """A denoiser call of the first step, with a blank negative prompt."""
 
     module: torch.nn.Module
-    args: Any
-    kwargs: Any
+    given: dict[Path, Any]
     output: Any
     drew: bool
     """Whether making the output drew random numbers."""
@@ -162,9 +161,11 @@ class _Rehearsing:
     ) -> Any:
         generators = _global_generators()
         before = [generator.get_state() for generator in generators]
+        # Before the call: models may empty lists that they are given.
+        given = dict(leaves((args, kwargs)))
         output = forward(*args, **kwargs)
         drew = not all(map(torch.equal, before, (made.get_state() for made in generators)))
-        self.calls.append(_Call(module, args, kwargs, output, drew))
+        self.calls.append(_Call(module, given, output, drew))
         return output
 
 
@@ -395,16 +396,18 @@ class _Run:
             raise self._calls_differ()
         blank_call = rehearsed[call]
         given = dict(leaves((args, kwargs)))
-        blank = dict(leaves((blank_call.args, blank_call.kwargs)))
+        blank = blank_call.given
         if given.keys() != blank.keys():
             raise self._calls_differ()
-        self.paths |= {path for path, leaf in given.items() if not same(leaf, blank[path])}
+        changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
+        self.paths |= changed
         self.known.append(_Known(module, given, blank))
         if not self.early:
             return forward(*args, **kwargs)
         if self.rehearsal.reusable:
             return blank_call.output
-        return forward(*blank_call.args, **blank_call.kwargs)
+        args, kwargs = replaced((args, kwargs), {path: blank[path] for path in changed})
+        return forward(*args, **kwargs)
 
     def _calls_differ(self) -> DelayError:
         return DelayError(
