@@ -57,6 +57,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+# Small work on small models: threads would only get in each other's way.
+torch.set_num_threads(1)
+
 _BYTES = sorted(ByteLevel.alphabet())
 _PIECES = ["▁", *map(chr, range(33, 127))]
 _WIDTH = 32
