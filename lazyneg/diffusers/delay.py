@@ -244,6 +244,9 @@ def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
     with_processors: list[Any] = [
         part for part in modules(pipe) if hasattr(part, "attn_processors")
     ]
+    with_cache: list[Any] = [
+        part for part in modules(pipe) if hasattr(part, "_reset_stateful_cache")
+    ]
     processors = [(part, dict(part.attn_processors)) for part in with_processors]
     generators = _global_generators()
     generators += [leaf for _, leaf in leaves(arguments) if isinstance(leaf, torch.Generator)]
@@ -263,6 +266,8 @@ def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
         for part, values in zip(parts, attributes, strict=True):
             vars(part).clear()
             vars(part).update(values)
+        for module in with_cache:
+            module._reset_stateful_cache()
         if hasattr(pipe, "maybe_free_model_hooks"):
             pipe.maybe_free_model_hooks()
 
@@ -271,7 +276,6 @@ def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
 class _Known:
     """What a denoiser call of the first step got of the negative prompt, where calls differ."""
 
-    module: torch.nn.Module
     given: dict[Path, Any]
     blank: dict[Path, Any]
 
@@ -338,7 +342,7 @@ class _Run:
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
 
     def scheduled(self) -> None:
-        self.step = 0
+        self.step = self.calls = 0
         self.stepping = False
         self.early = None
         self.in_loop = self.in_loop or not self.rehearsal.progress_bar
@@ -347,7 +351,7 @@ class _Run:
         self.in_loop = True
 
     def stepped(self) -> None:
-        self.stepping = True
+        self.stepping = self.in_loop
         if self.first_step and self.in_loop:
             self.first_step = False
             self._conclude()
@@ -379,7 +383,7 @@ class _Run:
                     "first step cannot be delayed"
                 )
             return forward(*args, **kwargs)
-        args, kwargs = self._blank(call, module, args, kwargs)
+        args, kwargs = self._blanked(call, module, args, kwargs)
         return forward(*args, **kwargs)
 
     def _first(
@@ -401,7 +405,7 @@ class _Run:
             raise self._calls_differ()
         changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
         self.paths |= changed
-        self.known.append(_Known(module, given, blank))
+        self.known.append(_Known(given, blank))
         if not self.early:
             return forward(*args, **kwargs)
         if self.rehearsal.reusable:
@@ -432,18 +436,17 @@ class _Run:
                 "off or the prompt empty: there is nothing to delay",
             )
 
-    def _blank(self, call: int, module: torch.nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def _blanked(
+        self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
         """The arguments of a call with a blank negative prompt."""
         got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
         if not got:
             return args, kwargs
-        # The call in the same place comes first: it tells equal ones apart.
-        same_place = [known for known in self.known[call : call + 1] if known.module is module]
-        for known in (*same_place, *self.known):
-            blank = known.blank_of(got)
-            if blank is not None:
-                break
-        else:
+        # The call in the same place of the first step tells calls with equal texts apart.
+        same_place = (known.blank_of(got) for known in self.known[call : call + 1])
+        blank = next(same_place, None) or self._blank_anywhere(got)
+        if blank is None:
             raise DelayError(
                 f"step {self.step} gives {type(module).__name__} a text that was not there in "
                 "step 0, from the pipeline or a callback: the negative prompt cannot be delayed"
@@ -451,6 +454,11 @@ class _Run:
         news = {path: leaf for path, leaf in blank.items() if leaf is not got[path]}
         args, kwargs = replaced((args, kwargs), news)
         return args, kwargs
+
+    def _blank_anywhere(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
+        found = [blank for known in self.known if (blank := known.blank_of(got)) is not None]
+        agree = all(same(blank[path], found[0][path]) for blank in found for path in got)
+        return found[0] if found and agree else None
 
     def _steps(self) -> int:
         """Iterations of the denoising loop."""

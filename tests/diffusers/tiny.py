@@ -32,8 +32,10 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLAdapterPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
     WanPipeline,
     WanTransformer3DModel,
@@ -427,6 +429,19 @@ _FAMILIES: dict[str, tuple[Any, Callable[[], dict[str, Any]], Callable[[], dict[
         StableDiffusionXLImg2ImgPipeline,
         _xl,
         lambda: {"image": _pixels(1), "strength": 0.8},
+    ),
+    "sdxl t2i adapter": (
+        StableDiffusionXLAdapterPipeline,
+        lambda: {
+            **_xl(),
+            "adapter": T2IAdapter(
+                channels=[16, 32],
+                num_res_blocks=1,
+                downscale_factor=2,
+                adapter_type="full_adapter",
+            ),
+        },
+        lambda: {**_SMALL, "image": _pixels(1)},
     ),
     "sd3": (StableDiffusion3Pipeline, _sd3, lambda: {**_SMALL, "max_sequence_length": 32}),
     "flux": (
