@@ -165,7 +165,12 @@ class _Rehearsing:
         given = dict(leaves((args, kwargs)))
         output = forward(*args, **kwargs)
         drew = not all(map(torch.equal, before, (made.get_state() for made in generators)))
-        self.calls.append(_Call(module, given, output, drew))
+        # A copy, as pipelines and models may also change what they get from a model.
+        kept = {
+            path: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+            for path, leaf in leaves(output)
+        }
+        self.calls.append(_Call(module, given, replaced(output, kept), drew))
         return output
 
 
