@@ -22,7 +22,14 @@ import torch
 
 from lazyneg.diffusers.blank import blanked, bound, has_negative, has_negative_text, negative_names
 from lazyneg.diffusers.leaves import Path, leaves, replaced, same
-from lazyneg.diffusers.observe import modules, observing, progress_bars, schedulers, watched
+from lazyneg.diffusers.observe import (
+    guiders,
+    modules,
+    observing,
+    progress_bars,
+    schedulers,
+    watched,
+)
 from lazyneg.settings import Settings
 
 logger = logging.getLogger("lazyneg")
@@ -237,13 +244,13 @@ def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
     """Puts back what a pipeline call that is stopped midway changes; shows no progress."""
     shown = progress_bars(pipe)
     # Schedulers and guiders; models are not changed by being called.
-    small = [
-        part
-        for part in pipe.components.values()
-        if hasattr(part, "__dict__") and not isinstance(part, torch.nn.Module)
+    changing = [
+        pipe,
+        *schedulers(pipe),
+        *guiders(pipe),
+        *(owner for owner in shown if owner is not pipe),
     ]
-    parts = [pipe, *small, *(owner for owner in shown if owner is not pipe)]
-    attributes = [dict(vars(part)) for part in parts]
+    attributes = [dict(vars(part)) for part in changing]
     for owner in shown:
         vars(owner)["_progress_bar_config"] = {"disable": True}
     with_processors: list[Any] = [
@@ -268,7 +275,7 @@ def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
             now = part.attn_processors
             if any(now[name] is not processor for name, processor in before.items()):
                 part.set_attn_processor(before)
-        for part, values in zip(parts, attributes, strict=True):
+        for part, values in zip(changing, attributes, strict=True):
             vars(part).clear()
             vars(part).update(values)
         for module in with_cache:

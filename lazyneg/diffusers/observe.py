@@ -112,19 +112,29 @@ def _method(owner: Any, name: str, event: str) -> Iterator[None]:
             attributes[name] = own
 
 
+def parts(pipe: Any) -> list[Any]:
+    """What the pipeline is made of, each once; more than its components, as some leave out."""
+    held = [*pipe.components.values(), *vars(pipe).values()]
+    return list({id(part): part for part in held if hasattr(part, "__dict__")}.values())
+
+
 def schedulers(pipe: Any) -> list[Any]:
     """The pipeline's schedulers."""
     return [
         part
-        for part in pipe.components.values()
+        for part in parts(pipe)
         if hasattr(type(part), "step") and hasattr(type(part), "set_timesteps")
     ]
 
 
+def guiders(pipe: Any) -> list[Any]:
+    """The pipeline's guiders, which count steps of their own."""
+    return [part for part in parts(pipe) if hasattr(type(part), "prepare_inputs")]
+
+
 def modules(pipe: Any) -> list[torch.nn.Module]:
-    """The pipeline's models, each once."""
-    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    return list({id(part): part for part in parts}.values())
+    """The pipeline's models."""
+    return [part for part in parts(pipe) if isinstance(part, torch.nn.Module)]
 
 
 def progress_bars(pipe: Any) -> list[Any]:

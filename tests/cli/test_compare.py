@@ -10,12 +10,12 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
 from PIL import Image
-from tiny import pipeline
 from typer.testing import CliRunner, Result
 
 import lazyneg
 from lazyneg.cli import app
 from lazyneg.cli.infotext import parse
+from tests.diffusers.tiny import pipeline
 
 SIZE = ["--width", "32", "--height", "16", "--steps", "4", "--seed", "7", "--device", "cpu"]
 DEMO = ["girl eating pizza", "--negative", "wearing glasses", "--critical-step", "2", *SIZE]

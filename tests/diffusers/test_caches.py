@@ -11,9 +11,9 @@ from diffusers import (
     FirstBlockCacheConfig,
     PyramidAttentionBroadcastConfig,
 )
-from tiny import pipeline, request
 
 import lazyneg
+from tests.diffusers.tiny import pipeline, request
 
 
 def config(kind: str, pipe: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference import spliced
-from tiny import FAMILIES, pipeline, request
 
 import lazyneg
+from tests.diffusers.reference import spliced
+from tests.diffusers.tiny import FAMILIES, pipeline, request
 
 STEPS = 5
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, ModularPipeline
 from diffusers.modular_pipelines import StableDiffusionXLAutoBlocks
-from tiny import pipeline, request
 
 import lazyneg
 from lazyneg.diffusers.delay import DelayError
 from lazyneg.diffusers.guider import LazyNegativeGuidance
 from lazyneg.settings import SettingsError
+from tests.diffusers.tiny import pipeline, request
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from diffusers import (
 )
 from diffusers.callbacks import SDCFGCutoffCallback
 from peft import LoraConfig
-from reference import sd_loop
-from tiny import pipeline, request
 
 import lazyneg
 from lazyneg.diffusers.delay import DelayError
 from lazyneg.settings import SettingsError
+from tests.diffusers.reference import sd_loop
+from tests.diffusers.tiny import pipeline, request
 
 SCHEDULERS = [*DDIMScheduler().compatibles, LCMScheduler, TCDScheduler, SASolverScheduler]
 
@@ -210,7 +210,7 @@ def test_percent_of_the_iterations_of_a_second_order_scheduler(pipe: Any) -> Non
 
 
 def test_percent_of_the_steps_that_img2img_really_runs() -> None:
-    from reference import spliced
+    from tests.diffusers.reference import spliced
 
     pipe = pipeline("sd img2img")
     half = spliced(pipe, lambda **more: request("sd img2img", **more), 2, None)

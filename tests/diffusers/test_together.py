@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import KandinskyV22CombinedPipeline, StableDiffusionPipeline, VQModel
-from reference import sd_loop
-from tiny import pipeline, request
 
 import lazyneg
 from lazyneg.diffusers.delay import DelayError
+from tests.diffusers.reference import sd_loop
+from tests.diffusers.tiny import pipeline, request
 
 
 def latents(pipe: Any, family: str, **more: Any) -> torch.Tensor:
