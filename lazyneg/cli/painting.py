@@ -15,7 +15,7 @@ import lazyneg
 from lazyneg.cli import models
 from lazyneg.cli.infotext import Infotext
 from lazyneg.cli.models import ModelError
-from lazyneg.diffusers.delay import DelayError
+from lazyneg.diffusers.errors import DelayError
 from lazyneg.settings import Settings
 
 

@@ -59,7 +59,7 @@ def _check_pipeline(pipe: Any) -> None:
     plain = _plain_class(pipe)
     if not hasattr(pipe, "components") or not callable(pipe):
         raise TypeError(f"got {plain.__name__}; allowed: a pipeline of diffusers")
-    parts = [name for name, part in vars(pipe).items() if name.endswith("_pipe")]
+    parts = [name for name in vars(pipe) if name.endswith("_pipe")]
     if parts:
         raise TypeError(
             f"{plain.__name__} is made of several pipelines; allowed: one of them, such as "
@@ -208,7 +208,7 @@ def forward_lazy_negative(
 
     Raises:
         [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
-        [`~lazyneg.diffusers.delay.DelayError`]: If the call cannot be delayed exactly.
+        [`~lazyneg.diffusers.errors.DelayError`]: If the call cannot be delayed exactly.
         `TypeError`: If this is not a pipeline that takes a negative prompt.
     """
     state = _state(critical_step, unit, stop_step, early_prompt)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from diffusers import ClassifierFreeGuidance
 from diffusers.configuration_utils import register_to_config
 
-from lazyneg.diffusers.delay import DelayError, Stop, untouched
+from lazyneg.diffusers.errors import DelayError
+from lazyneg.diffusers.rehearsal import Stop, untouched
 from lazyneg.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
                 The arguments of the call to come, but for the negative prompt.
 
         Raises:
-            [`~lazyneg.diffusers.delay.DelayError`]: If the pipeline does not ask this guider.
+            [`~lazyneg.diffusers.errors.DelayError`]: If the pipeline does not ask this guider.
         """
         self._learning = True
         try:

@@ -10,7 +10,7 @@ from diffusers import ClassifierFreeGuidance, ModularPipeline
 from diffusers.modular_pipelines import StableDiffusionXLAutoBlocks
 
 import lazyneg
-from lazyneg.diffusers.delay import DelayError
+from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.guider import LazyNegativeGuidance
 from lazyneg.settings import SettingsError
 from tests.diffusers.tiny import pipeline, request

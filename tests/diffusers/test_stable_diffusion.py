@@ -20,7 +20,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from peft import LoraConfig
 
 import lazyneg
-from lazyneg.diffusers.delay import DelayError
+from lazyneg.diffusers.errors import DelayError
 from lazyneg.settings import SettingsError
 from tests.diffusers.reference import sd_loop
 from tests.diffusers.tiny import pipeline, request

@@ -13,7 +13,7 @@ import torch
 from diffusers import KandinskyV22CombinedPipeline, StableDiffusionPipeline, VQModel
 
 import lazyneg
-from lazyneg.diffusers.delay import DelayError
+from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop
 from tests.diffusers.tiny import pipeline, request
 
@@ -142,3 +142,27 @@ def test_pipelines_made_of_pipelines_name_their_parts() -> None:
     combined = KandinskyV22CombinedPipeline(**{**parts, "movq": movq})
     with pytest.raises(TypeError, match=r"such as pipe\.prior_pipe, pipe\.decoder_pipe"):
         lazyneg.apply(combined)
+
+
+class Reticent(StableDiffusionPipeline):
+    """Does not list its scheduler, as pipelines do not that can make one by themselves."""
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {name: part for name, part in super().components.items() if name != "scheduler"}
+
+
+def test_a_scheduler_that_is_not_listed_as_a_component() -> None:
+    parts = pipeline("sd").components
+    pipe = lazyneg.apply(Reticent(**parts), 2)
+    pipe.set_progress_bar_config(disable=True)
+    assert torch.equal(latents(pipe, "sd"), sd_loop(pipe, 2, **request("sd")))
+
+
+def test_one_progress_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = lazyneg.apply(pipeline("sd"), 2)
+    pipe.set_progress_bar_config(disable=False, desc="painting")
+    latents(pipe, "sd")
+    shown = capsys.readouterr().err
+    assert shown.count("painting:   0%") == 1
+    assert "painting: 100%" in shown
