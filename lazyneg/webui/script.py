@@ -31,6 +31,7 @@ class LazyNegativeScript(scripts.Script):
             with gr.Row():
                 critical_step = self._component("critical_step")
                 unit = self._component("unit")
+            gr.HTML(self._timeline())
             stop_step = self._component("stop_step")
             # img2img has no hires pass; its arguments keep their places all the same.
             with gr.Row(visible=not is_img2img):
@@ -58,6 +59,17 @@ class LazyNegativeScript(scripts.Script):
 
     def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
         sampling.start_pass(p)
+
+    def _timeline(self) -> str:
+        """Where javascript/lazyneg.js draws, with what it has to know from here."""
+        about = {
+            "class": "lazyneg-timeline",
+            "data-tab": "img2img" if self.is_img2img else "txt2img",
+            "data-prefix": self.elem_id(""),
+            "data-percent-maximum": SLIDER_MAXIMUM["percent"],
+        }
+        attributes = " ".join(f'{name}="{value}"' for name, value in about.items())
+        return f"<div {attributes}></div>"
 
     def _component(self, name: str) -> Any:
         setting = BY_NAME[name]
