@@ -387,9 +387,24 @@ var lazyneg = (() => {
         }
     }
 
+    /** Opens the accordion of a timeline and leaves it off, with the two clicks of a user. */
+    function open(timeline) {
+        const accordion = gradioApp().getElementById(timeline.own("enabled"));
+        const head = accordion.querySelector(".label-wrap");
+        if (head.classList.contains("open")) return;
+        head.click();
+        // The host has the checkbox follow the accordion, from its next task on.
+        setTimeout(() => accordion.querySelector("input[type=checkbox]").click());
+    }
+
     if (typeof onUiLoaded === "function") {
         onUiLoaded(() => {
-            for (const root of gradioApp().querySelectorAll(".lazyneg-timeline")) new Timeline(root);
+            const roots = [...gradioApp().querySelectorAll(".lazyneg-timeline")];
+            const timelines = roots.map((root) => new Timeline(root));
+            onOptionsAvailable(() => {
+                timelines.forEach((timeline) => timeline.refresh());
+                if (opts.lazyneg_open) timelines.forEach(open);
+            });
         });
     }
 

@@ -57,6 +57,9 @@ class LazyNegativeScript(scripts.Script):
     def process(self, p: Any, *args: object) -> None:
         sampling.start_job(p, args)
 
+    def process_batch(self, p: Any, *args: object, batch_number: int, **kwargs: object) -> None:
+        sampling.start_batch(p, batch_number)
+
     def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
         sampling.start_pass(p)
 
