@@ -92,6 +92,7 @@ var lazyneg = (() => {
 
     const NUMBER = "input[type=number]";
     const RANGE = "input[type=range]";
+    const TEXT = "textarea, input[type=text]";
 
     function element(tag, name, parent) {
         const made = document.createElement(tag);
@@ -244,7 +245,7 @@ var lazyneg = (() => {
         }
 
         find(id, selector) {
-            return gradioApp().querySelector(`#${id} ${selector}`);
+            return gradioApp().querySelector(`#${id} :is(${selector})`);
         }
 
         number(id) {
@@ -260,7 +261,7 @@ var lazyneg = (() => {
         }
 
         filled(id) {
-            return Boolean(this.find(id, "textarea, input[type=text]")?.value.trim());
+            return Boolean(this.find(id, TEXT)?.value.trim());
         }
 
         settings() {
@@ -291,7 +292,7 @@ var lazyneg = (() => {
                 "txt2img_hires_steps", ...this.sliders.map((name) => this.own(name))];
             const texts = [`${this.tab}_prompt`, `${this.tab}_neg_prompt`, this.own("early_prompt")];
             for (const id of numbers) this.notice(id, NUMBER, "value");
-            for (const id of texts) this.notice(id, "textarea, input[type=text]", "value");
+            for (const id of texts) this.notice(id, TEXT, "value");
             for (const id of [this.own("enabled"), "txt2img_hr"]) this.notice(`${id}-checkbox`, "input", "checked");
             for (const name of ["unit", "hires"]) this.notice(this.own(name), "input", "checked");
             for (const radio of gradioApp().querySelectorAll(`#${this.own("unit")} input`)) {
@@ -364,7 +365,7 @@ var lazyneg = (() => {
         warningsFor(settings, windows) {
             if (!this.checked(this.own("enabled"))) return ["off"];
             const keys = [];
-            if (/<lazyneg:[^>]+>/.test(this.find(`${this.tab}_prompt`, "textarea")?.value)) keys.push("warnTag");
+            if (/<lazyneg:[^>]+>/.test(this.find(`${this.tab}_prompt`, TEXT)?.value)) keys.push("warnTag");
             if (settings.stop_step && settings.stop_step <= settings.critical_step) keys.push("warnStop");
             else if (windows.every(({critical, stop}) => critical >= stop)) keys.push("warnNever");
             else if (windows.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");

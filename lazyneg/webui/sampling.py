@@ -78,9 +78,10 @@ def start_batch(p: Any, number: int) -> None:
         try:
             job.pictures.append(Picture.of(job.settings, _tags(prompt), hires_tags))
         except SettingsError as error:
-            job.tag_error = True
             job.pictures.append(Picture.of(job.settings, ()))
-            p.extra_generation_params.setdefault(ERROR_KEY, str(error))
+            if ERROR_KEY not in p.extra_generation_params:
+                job.tag_error = True
+                p.extra_generation_params[ERROR_KEY] = str(error)
             p.comment(f"Lazy Negative ignores a tag: {error}")
 
 
