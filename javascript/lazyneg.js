@@ -66,12 +66,14 @@ var lazyneg = (() => {
         if (settings.unit === unit) return settings;
         const to = (value, n) => unit === "percent" ? toPercent(value, n) : Math.floor(value * n / 100);
         const critical = to(settings.critical_step, steps);
+        // 0 would mean "never stops", and a stop has to come after the start.
+        const stop = settings.stop_step && Math.max(to(settings.stop_step, steps), critical + 1);
         return {
             ...settings,
             unit,
             critical_step: critical,
-            // 0 would mean "never stops", and a stop has to come after the start.
-            stop_step: settings.stop_step && Math.max(to(settings.stop_step, steps), critical + 1),
+            // Nothing starts at 100 percent, so nothing has to stop.
+            stop_step: unit === "percent" && stop > 100 ? 0 : stop,
             hires_critical_step: to(settings.hires_critical_step, hiresSteps),
         };
     }
@@ -357,7 +359,7 @@ var lazyneg = (() => {
             if (hires) this.hires.show({window: windows[1], early, draggable: settings.hires === "own"});
             this.words.set(hires ?
                 [["firstPass", windows[0]], ["hiresPass", windows[1]]]
-                    .map(([pass, window]) => say("joined", {pass: say(pass), words: words(window)})).join("; ") :
+                    .map(([pass, window]) => say("joined", {pass: say(pass), words: words(window)})).join("\n") :
                 words(windows[0]));
             this.warnings.set(this.warningsFor(settings, windows.filter(Boolean)).map((key) => say(key)).join(" "));
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.host.conftest import WebUI, start, webui_files
 
@@ -26,6 +27,9 @@ NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "
 
 @pytest.fixture(scope="session")
 def server(webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
+    (webui_files[2] / "styles.csv").write_text(
+        "name,prompt,negative_prompt\nugly things,,ugly\n", encoding="utf-8"
+    )
     with contextmanager(start)(*webui_files) as webui:
         yield webui
 
@@ -143,7 +147,7 @@ class Page:
         """Makes small pictures with the settings shown."""
         for side in ("width", "height"):
             self.number(f"#{tab}_{side}", 64)
-        before = self.raw.locator(f"#html_info_{tab}").inner_text()
+        before = self.raw.locator(f"#html_info_{tab}").first.inner_text()
         self.raw.click(f"#{tab}_generate")
         self.raw.wait_for_function(
             "([id, before]) => document.querySelector(id).innerText.trim() !== before.trim()",
@@ -153,15 +157,19 @@ class Page:
         self.settle()
 
     def infotext(self, tab: str = "txt2img") -> str:
-        return str(self.raw.locator(f"#html_info_{tab}").inner_text())
+        return str(self.raw.locator(f"#html_info_{tab}").first.inner_text())
 
     def reload_ui(self) -> None:
         """The host's "Reload UI", which builds the page anew from the saved settings."""
         self.to_tab("Settings")
         self.raw.click("#settings_restart_gradio")
-        self.raw.wait_for_timeout(3000)
-        for _ in range(60):
-            if self.raw.request.get(self.url, fail_on_status_code=False, timeout=5000).ok:
-                break
+        # The server goes away and comes back.
+        self.settle(3000)
+        for _ in range(100):
+            try:
+                if requests.get(self.url, timeout=5).ok:
+                    break
+            except requests.RequestException:
+                pass
             self.settle()
         self.load()
