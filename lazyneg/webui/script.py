@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -48,10 +48,9 @@ class LazyNegativeScript(scripts.Script):
             "hires_critical_step": hires_critical_step,
             "early_prompt": early_prompt,
         }
-        self.infotext_fields = [
-            (control, _pasted_value(BY_NAME[name])) for name, control in controls.items()
-        ]
-        self.paste_field_names = [setting.infotext for setting in SETTINGS if setting.infotext]
+        keys = {name: PasteKey(BY_NAME[name]) for name in controls}
+        self.infotext_fields = [(controls[name], key) for name, key in keys.items()]
+        self.paste_field_names = list(keys.values())
         return [controls[setting.name] for setting in SETTINGS]
 
     def process(self, p: Any, *args: object) -> None:
@@ -89,18 +88,28 @@ class LazyNegativeScript(scripts.Script):
         return gr.Textbox(lines=1, **about)
 
 
-def _pasted_value(setting: Setting) -> Callable[[Mapping[str, object]], object]:
-    """What a control takes from a pasted infotext; ``None`` leaves it as it is."""
+class PasteKey(str):
+    """Brings one control its value, in both ways the host knows.
 
-    def paste(params: Mapping[str, object]) -> object:
+    From a pasted infotext the host takes what it gets by calling this; to the other tab it sends
+    the values of those controls whose keys the script names as text.
+    """
+
+    setting: Setting
+
+    def __new__(cls, setting: Setting) -> PasteKey:
+        key = super().__new__(cls, f"LazyNeg {setting.name}")
+        key.setting = setting
+        return key
+
+    def __call__(self, params: Mapping[str, object]) -> object:
+        """The value that an infotext gives; ``None`` leaves the control as it is."""
         try:
             settings = Settings.from_infotext(params)
         except SettingsError as error:
-            if setting.name == "enabled":
+            if self.setting.name == "enabled":
                 gr.Warning(f"Lazy Negative is switched off: {error}")
             settings = Settings()
-        if setting.name == "enabled" or settings.enabled:
-            return getattr(settings, setting.name)
+        if self.setting.name == "enabled" or settings.enabled:
+            return getattr(settings, self.setting.name)
         return None
-
-    return paste
