@@ -226,7 +226,8 @@ def test_the_page_gets_one_name_and_no_work_per_update(browser: Any, server: Web
         # Drawing does not wake those who watch the page either.
         page.raw.evaluate(
             "window.woken = 0; new MutationObserver((changes) => { woken += changes.length; })"
-            ".observe(document.querySelector('.lazyneg-timeline'), {childList: true, subtree: true})"
+            ".observe(document.querySelector('.lazyneg-timeline'), "
+            "{childList: true, subtree: true})"
         )
         page.set(critical_step=9)
         drag(page, 0, 0.4, 0.6)

@@ -45,7 +45,7 @@ def written(table: list[list[Any]]) -> str:
 
 
 def in_node(program: str) -> Any:
-    """What a program says that knows the page's script as ``lazyneg``, ``table`` and ``Settings``."""
+    """What a program prints that knows the page's ``lazyneg`` and the ``table``."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
