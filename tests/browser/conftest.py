@@ -28,7 +28,7 @@ NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "
 @pytest.fixture(scope="session")
 def server(webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
     (webui_files[2] / "styles.csv").write_text(
-        "name,prompt,negative_prompt\nugly things,,ugly\n", encoding="utf-8"
+        "name,prompt,negative_prompt\nart school,,low contrast\n", encoding="utf-8"
     )
     with contextmanager(start)(*webui_files) as webui:
         yield webui
@@ -152,7 +152,7 @@ class Page:
         self.raw.wait_for_function(
             "([id, before]) => document.querySelector(id).innerText.trim() !== before.trim()",
             arg=[f"#html_info_{tab}", before],
-            timeout=120_000,
+            timeout=60_000,
         )
         self.settle()
 

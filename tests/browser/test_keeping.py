@@ -133,14 +133,14 @@ def test_styles_leave_the_settings_alone(page: Page, server: WebUI) -> None:
     page.settle()
     assert "field is empty" in page.warnings()
     page.raw.click("#txt2img_styles_row input")
-    page.raw.locator("#txt2img_styles_row ul li", has_text="ugly things").click()
+    page.raw.locator("#txt2img_styles_row ul li", has_text="art school").click()
     page.raw.keyboard.press("Escape")
     page.raw.locator("#txt2img_styles_row input").blur()
     page.settle()
     assert page.warnings() == "", "the style brings a negative prompt"
     page.raw.click("#txt2img_style_apply")
     page.settle(1000)
-    assert page.raw.locator("#txt2img_neg_prompt textarea").input_value() == "ugly"
+    assert page.raw.locator("#txt2img_neg_prompt textarea").input_value() == "low contrast"
     assert page.values() == CHOSEN
     assert page.warnings() == ""
 
