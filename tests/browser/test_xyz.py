@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.browser.conftest import Page
-from tests.host.conftest import WebUI
+from tests.host.conftest import DEFAULTS, WebUI
 
+SAMPLER = {"sampler_name": "DPM++ 2M"}  # the page's own default
 PLOT = "#script_txt2img_xyz_plot_"
 
 
@@ -20,12 +21,10 @@ def pick(page: Page, dropdown: str, choice: str) -> None:
 
 def plot(page: Page, axes: dict[str, tuple[str, str]]) -> Image.Image:
     """The grid that the plot makes of small pictures, without legend."""
-    page.text("#txt2img_prompt", "girl eating pizza")
-    page.text("#txt2img_neg_prompt", "glasses, hat")
-    page.number("#txt2img_steps", 8)
-    page.number("#txt2img_seed", 1)
-    page.number("#txt2img_cfg_scale", 7.5)
-    pick(page, "#txt2img_sampling", "Euler")
+    page.text("#txt2img_prompt", DEFAULTS["prompt"])
+    page.text("#txt2img_neg_prompt", DEFAULTS["negative_prompt"])
+    for name in ("steps", "seed", "cfg_scale"):
+        page.number(f"#txt2img_{name}", DEFAULTS[name])
     pick(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
     page.raw.uncheck(f"{PLOT}draw_legend input")
     for axis, (label, values) in axes.items():
@@ -45,7 +44,7 @@ def test_the_plot_draws_the_critical_steps_it_is_given(
     grid = plot(page, {"x": ("[Lazy Negative] Critical step", values), "y": ("Nothing", "")})
     cells = np.split(np.asarray(grid), len(steps), axis=1)
     for step, cell in zip(steps, cells):
-        assert (cell == server(lazy=[True, step]).pixels[0]).all()
+        assert (cell == server(lazy=[True, step], **SAMPLER).pixels[0]).all()
     assert (cells[0] != cells[1]).any()
 
 
@@ -60,5 +59,5 @@ def test_the_other_axes_take_their_values_by_name(page: Page, server: WebUI) -> 
     rows = np.split(np.asarray(grid), 2, axis=0)
     for stop, row in zip((6, 7), rows):
         off, on = np.split(row, 2, axis=1)
-        assert (off == server().pixels[0]).all()
-        assert (on == server(lazy=[True, 5, "steps", stop]).pixels[0]).all()
+        assert (off == server(**SAMPLER).pixels[0]).all()
+        assert (on == server(lazy=[True, 5, "steps", stop], **SAMPLER).pixels[0]).all()
