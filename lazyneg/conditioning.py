@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +54,43 @@ def swap(uncond: Any, other: Any) -> Any:
     if _has_marker(uncond):
         other = torch.cat([uncond[:, :1], other], dim=1)
     return other
+
+
+def swap_rows(uncond: Any, other: Any, rows: Sequence[bool], *, repeat: bool) -> Any:
+    """As :func:`swap`, but only in the rows that ``rows`` names.
+
+    Args:
+        uncond: As in :func:`swap`.
+        other: As in :func:`swap`.
+        rows: For each row whether ``other`` takes its place.
+        repeat: Whether rows of different length may be repeated as a whole up to a common one.
+            In cross-attention that changes nothing: each token and its copies share its weight.
+
+    Raises:
+        ValueError: If they cannot stand side by side.
+    """
+    swapped = swap(uncond, other)
+    if isinstance(uncond, Mapping):
+        for key, value in uncond.items():
+            swapped[key] = swap_rows(value, other[key], rows, repeat=repeat)
+        return swapped
+    if not isinstance(uncond, torch.Tensor):
+        return swapped
+    if len(rows) != uncond.shape[0]:
+        raise ValueError(f"{len(rows)} prompts for {uncond.shape[0]} rows")
+    marker = 1 if _has_marker(uncond) else 0
+    bodies = [uncond[:, marker:], swapped[:, marker:]] if uncond.ndim == 3 else [uncond, swapped]
+    if uncond.ndim == 3 and bodies[0].shape[1] != bodies[1].shape[1]:
+        lengths = [body.shape[1] for body in bodies]
+        if not repeat:
+            raise ValueError(
+                f"pictures of one batch with and without the negative prompt, of {lengths[0]} and "
+                f"{lengths[1]} tokens: this model needs a batch for each"
+            )
+        bodies = [body.repeat(1, math.lcm(*lengths) // body.shape[1], 1) for body in bodies]
+    chosen = torch.tensor(rows, device=uncond.device).view(-1, *[1] * (uncond.ndim - 1))
+    mixed = torch.where(chosen, bodies[1], bodies[0])
+    return torch.cat([uncond[:, :1], mixed], dim=1) if marker else mixed
 
 
 def _has_marker(cond: torch.Tensor) -> bool:

@@ -207,13 +207,10 @@ class Settings:
             if not setting.in_steps:
                 values[setting.name] = text
                 continue
-            match = re.fullmatch(r"([0-9]{1,18})(%?)", str(text))
-            if not match:
-                raise SettingsError(
-                    f"{setting.infotext} is {text!r}; allowed: a whole number, or one with %"
-                )
-            values[setting.name] = int(match[1])
-            units[setting.infotext] = "percent" if match[2] else "steps"
+            try:
+                values[setting.name], units[setting.infotext] = parse_amount(str(text))
+            except ValueError as error:
+                raise SettingsError(f"{setting.infotext} is {error}") from None
         if "critical_step" not in values:
             return cls()
         if len(set(units.values())) > 1:
@@ -227,6 +224,18 @@ SETTINGS: tuple[Setting, ...] = tuple(
 """The table, in the order of the API's arguments: append only."""
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+def parse_amount(text: str) -> tuple[int, str]:
+    """Reads an amount of steps as texts carry it, ``5`` or ``25%``, into number and unit.
+
+    Raises:
+        ValueError: On any other text.
+    """
+    match = re.fullmatch(r"([0-9]{1,18})(%?)", text)
+    if not match:
+        raise ValueError(f"{text!r}; allowed: a whole number, or one with %")
+    return int(match[1]), "percent" if match[2] else "steps"
 
 
 def _checked(setting: Setting, value: object) -> Any:

@@ -6,7 +6,7 @@ import inspect
 
 from modules import script_callbacks
 
-from lazyneg.webui import axes, sampling
+from lazyneg.webui import axes, options, prompt_tag, sampling
 
 
 def register() -> type | None:
@@ -25,5 +25,7 @@ def register() -> type | None:
     from lazyneg.webui.script import LazyNegativeScript
 
     script_callbacks.on_cfg_denoiser(sampling.on_cfg_denoiser)
+    script_callbacks.on_ui_settings(options.add_section)
     script_callbacks.on_before_ui(axes.add_axes)
+    script_callbacks.on_before_ui(prompt_tag.register_tag)
     return LazyNegativeScript

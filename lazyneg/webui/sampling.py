@@ -10,6 +10,7 @@ from typing import Any
 
 from modules import (
     errors,
+    extra_networks,
     processing,
     prompt_parser,
     sd_samplers,
@@ -17,8 +18,11 @@ from modules import (
     shared,
 )
 
-from lazyneg.conditioning import swap
+from lazyneg import tag
+from lazyneg.conditioning import swap, swap_rows
 from lazyneg.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.tag import Picture
+from lazyneg.webui import options
 from lazyneg.window import step_of_call, step_of_sigma
 
 JOB = "lazyneg_job"
@@ -30,9 +34,14 @@ OVERRIDES = "lazyneg_overrides"
 
 @dataclass
 class Job:
-    """One request: its settings, and what the pass under way needs."""
+    """One request: its settings, and what the batch and the pass under way need.
+
+    ``pictures`` has one entry for each picture of the batch, or one for all of them.
+    """
 
     settings: Settings
+    pictures: list[Picture]
+    tag_error: bool = False
     early: Any = None
     checkpoint: Any = None
     sigmas: Sequence[float] = field(default_factory=list)
@@ -46,18 +55,45 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         settings = Settings.parse(_values(args, getattr(p, OVERRIDES, {})))
     except SettingsError as error:
         _report(p, str(error))
-        return
-    if settings.enabled:
+        # A tag in the prompt acts as it will when the picture's infotext is pasted.
+        settings = Settings()
+    if settings.delays() or settings.delays(hires_pass=True) or options.infotext_at_zero():
         p.extra_generation_params.update(
             {key: _quoted(value) for key, value in settings.infotext().items()}
         )
-        setattr(p, JOB, Job(settings))
+    setattr(p, JOB, Job(settings, [Picture.of(settings, ())]))
+
+
+def start_batch(p: Any, number: int) -> None:
+    """Reads the tags in the prompts of the batch about to start."""
+    job = getattr(p, JOB, None)
+    if job is None:
+        return
+    if job.tag_error:
+        p.extra_generation_params.pop(ERROR_KEY, None)
+        job.tag_error = False
+    job.pictures = []
+    batch = slice(number * p.batch_size, (number + 1) * p.batch_size)
+    prompts = p.all_prompts[batch]
+    hires_prompts = (getattr(p, "all_hr_prompts", None) or p.all_prompts)[batch]
+    for prompt, hires_prompt in zip(prompts, hires_prompts):
+        # The host leaves an inherited hires prompt out of the infotext: the same text is no own.
+        hires_tags = None if hires_prompt == prompt else _tags(hires_prompt)
+        try:
+            job.pictures.append(Picture.of(job.settings, _tags(prompt), hires_tags))
+        except SettingsError as error:
+            job.pictures.append(Picture.of(job.settings, ()))
+            if ERROR_KEY not in p.extra_generation_params:
+                job.tag_error = True
+                p.extra_generation_params[ERROR_KEY] = str(error)
+            p.comment(f"Lazy Negative ignores a tag: {error}")
 
 
 def start_pass(p: Any) -> None:
     """Encodes the empty prompt for the pass about to start, while the text encoder is at hand."""
     job = getattr(p, JOB, None)
-    if job is None or not job.settings.delays(hires_pass=_is_hires_pass(p)):
+    hires_pass = _is_hires_pass(p)
+    if job is None or not any(picture.delays(hires_pass=hires_pass) for picture in job.pictures):
         return
     try:
         _encode(p, job)
@@ -73,15 +109,27 @@ def on_cfg_denoiser(params: Any) -> None:
     # Forge does without an unconditional conditioning at guidance 1.
     if job is None or params.text_uncond is None:
         return
-    window = job.settings.window(params.denoiser.steps, hires_pass=_is_hires_pass(p))
-    if window.everywhere or window.active(_step(job, params)):
+    windows = [
+        picture.window(params.denoiser.steps, hires_pass=_is_hires_pass(p))
+        for picture in job.pictures
+    ]
+    if all(window.everywhere for window in windows):
+        return
+    step = _step(job, params)
+    empty = [not window.active(step) for window in windows]
+    if not any(empty):
         return
     try:
         if job.checkpoint != shared.sd_model.sd_checkpoint_info:
             _encode(p, job)
         rows = params.text_uncond.shape[0]
         early = prompt_parser.reconstruct_cond_batch(job.early * rows, params.denoiser.step)
-        params.text_uncond = swap(params.text_uncond, early)
+        if all(empty):
+            params.text_uncond = swap(params.text_uncond, early)
+        else:
+            params.text_uncond = swap_rows(
+                params.text_uncond, early, empty, repeat=_has_cross_attention(shared.sd_model)
+            )
     except Exception as error:
         errors.report("Lazy Negative could not swap the negative prompt", exc_info=True)
         _report(p, f"the negative prompt could not be swapped: {error}")
@@ -103,6 +151,16 @@ def _quoted(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] == '"' and not set(value) & set(",:\n"):
         return json.dumps(value, ensure_ascii=False)
     return value
+
+
+def _tags(prompt: str) -> list[list[str]]:
+    """The arguments of each of our tags, read as the host reads its extra networks."""
+    found = extra_networks.parse_prompt(prompt)[1].get(tag.NAME, [])
+    return [params.items for params in found]
+
+
+def _has_cross_attention(model: Any) -> bool:
+    return any(getattr(model, name, False) for name in ("is_sd1", "is_sd2", "is_sdxl"))
 
 
 def _forget(p: Any) -> None:

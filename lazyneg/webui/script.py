@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -31,6 +31,7 @@ class LazyNegativeScript(scripts.Script):
             with gr.Row():
                 critical_step = self._component("critical_step")
                 unit = self._component("unit")
+            gr.HTML(self._timeline())
             stop_step = self._component("stop_step")
             # img2img has no hires pass; its arguments keep their places all the same.
             with gr.Row(visible=not is_img2img):
@@ -47,17 +48,30 @@ class LazyNegativeScript(scripts.Script):
             "hires_critical_step": hires_critical_step,
             "early_prompt": early_prompt,
         }
-        self.infotext_fields = [
-            (control, _pasted_value(BY_NAME[name])) for name, control in controls.items()
-        ]
-        self.paste_field_names = [setting.infotext for setting in SETTINGS if setting.infotext]
+        keys = {name: PasteKey(BY_NAME[name]) for name in controls}
+        self.infotext_fields = [(controls[name], key) for name, key in keys.items()]
+        self.paste_field_names = list(keys.values())
         return [controls[setting.name] for setting in SETTINGS]
 
     def process(self, p: Any, *args: object) -> None:
         sampling.start_job(p, args)
 
+    def process_batch(self, p: Any, *args: object, batch_number: int, **kwargs: object) -> None:
+        sampling.start_batch(p, batch_number)
+
     def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
         sampling.start_pass(p)
+
+    def _timeline(self) -> str:
+        """Where javascript/lazyneg.js draws, with what it has to know from here."""
+        about = {
+            "class": "lazyneg-timeline",
+            "data-tab": "img2img" if self.is_img2img else "txt2img",
+            "data-prefix": self.elem_id(""),
+            "data-percent-maximum": SLIDER_MAXIMUM["percent"],
+        }
+        attributes = " ".join(f'{name}="{value}"' for name, value in about.items())
+        return f"<div {attributes}></div>"
 
     def _component(self, name: str) -> Any:
         setting = BY_NAME[name]
@@ -74,18 +88,28 @@ class LazyNegativeScript(scripts.Script):
         return gr.Textbox(lines=1, **about)
 
 
-def _pasted_value(setting: Setting) -> Callable[[Mapping[str, object]], object]:
-    """What a control takes from a pasted infotext; ``None`` leaves it as it is."""
+class PasteKey(str):
+    """Brings one control its value, in both ways the host knows.
 
-    def paste(params: Mapping[str, object]) -> object:
+    From a pasted infotext the host takes what it gets by calling this; to the other tab it sends
+    the values of those controls whose keys the script names as text.
+    """
+
+    setting: Setting
+
+    def __new__(cls, setting: Setting) -> PasteKey:
+        key = super().__new__(cls, f"LazyNeg {setting.name}")
+        key.setting = setting
+        return key
+
+    def __call__(self, params: Mapping[str, object]) -> object:
+        """The value that an infotext gives; ``None`` leaves the control as it is."""
         try:
             settings = Settings.from_infotext(params)
         except SettingsError as error:
-            if setting.name == "enabled":
+            if self.setting.name == "enabled":
                 gr.Warning(f"Lazy Negative is switched off: {error}")
             settings = Settings()
-        if setting.name == "enabled" or settings.enabled:
-            return getattr(settings, setting.name)
+        if self.setting.name == "enabled" or settings.enabled:
+            return getattr(settings, self.setting.name)
         return None
-
-    return paste

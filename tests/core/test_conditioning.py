@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneg.conditioning import MARKER, swap
+from lazyneg.conditioning import MARKER, swap, swap_rows
 
 sizes = st.integers(1, 4)
 tokens = st.sampled_from([1, 77, 154])
@@ -89,3 +89,48 @@ def test_another_kind_of_dict_is_refused() -> None:
         swap(_dict(1, 77), torch.randn(1, 77, 8))
     with pytest.raises(ValueError, match="a mapping with crossattn"):
         swap(_dict(1, 77), {"crossattn": torch.randn(1, 77, 8)})
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_rows_are_swapped_one_by_one(rows: list[bool], marked: bool, as_mapping: bool) -> None:
+    n = len(rows)
+    uncond, other = torch.randn(n, 7, 4), torch.randn(n, 7, 4)
+    if marked:
+        uncond[:, 0] = -MARKER
+        other = other[:, 1:]
+    expected = torch.stack([swap(uncond, other)[i] if rows[i] else uncond[i] for i in range(n)])
+    if as_mapping:
+        vectors = torch.randn(n, 3), torch.randn(n, 3)
+        mixed = swap_rows(
+            {"crossattn": uncond, "vector": vectors[0]},
+            {"crossattn": other, "vector": vectors[1]},
+            rows,
+            repeat=False,
+        )
+        for i, row in enumerate(rows):
+            assert torch.equal(mixed["vector"][i], vectors[row][i])
+        mixed = mixed["crossattn"]
+    else:
+        mixed = swap_rows(uncond, other, rows, repeat=False)
+    assert torch.equal(mixed, expected)
+
+
+def test_rows_of_different_length_are_repeated_where_attention_does_not_notice() -> None:
+    query = torch.randn(1, 5, 8)
+    uncond, other = torch.randn(2, 6, 8), torch.randn(2, 4, 8)
+    mixed = swap_rows(uncond, other, [True, False], repeat=True)
+
+    def attended(context: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, context, context)
+
+    assert mixed.shape == (2, 12, 8)
+    assert torch.allclose(attended(mixed[:1]), attended(other[:1]), atol=1e-6)
+    assert torch.allclose(attended(mixed[1:]), attended(uncond[1:]), atol=1e-6)
+    with pytest.raises(ValueError, match="6 and 4 tokens"):
+        swap_rows(uncond, other, [True, False], repeat=False)
+
+
+def test_swapped_rows_have_to_be_named_each() -> None:
+    with pytest.raises(ValueError, match="1 prompts for 2 rows"):
+        swap_rows(torch.zeros(2, 7, 4), torch.zeros(2, 7, 4), [True], repeat=True)
+    assert swap_rows(None, torch.zeros(2, 7, 4), [True, False], repeat=True) is None

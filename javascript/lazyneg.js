@@ -1,0 +1,415 @@
+/*
+ * The timeline under the "Critical step" slider: what the settings mean for the run at hand.
+ *
+ * Gradio announces only what the user does. What it sets itself (a pasted infotext, a style) is
+ * noticed where it sets it, so nothing has to be looked for at each update of the page.
+ */
+var lazyneg = (() => {
+    "use strict";
+
+    /* What the page says. The keys of the localization files; braces are filled in. */
+    const TEXTS = {
+        firstPass: "First pass",
+        hiresPass: "Hires pass",
+        tipNegative: "step {step} of {steps} ({percent} %): negative prompt",
+        tipEmpty: "step {step} of {steps} ({percent} %): empty prompt",
+        tipEarly: "step {step} of {steps} ({percent} %): early negative prompt",
+        all: "negative prompt in all {steps} steps",
+        from: "negative prompt from step {critical} of {steps}",
+        until: "negative prompt before step {stop} of {steps}",
+        between: "negative prompt from step {critical}, before step {stop} of {steps}",
+        never: "no negative prompt in {steps} steps",
+        joined: "{pass}: {words}",
+        off: "Off. The checkbox in the title switches it on.",
+        warnNever: "The negative prompt never acts.",
+        warnStart: "The negative prompt acts from the start: nothing is delayed.",
+        warnEmpty: "The negative prompt field is empty: there is nothing to delay.",
+        warnGuidance: "The guidance (CFG Scale) is 1: negative prompts have no effect.",
+        warnStop: "The stop step has to be more than the critical step, or 0. As it is, the picture " +
+            "is made without Lazy Negative.",
+        warnTag: "The prompt has a <lazyneg:…> tag: it decides in place of this.",
+    };
+
+    // The step arithmetic. A table of cases made by the Python core tests it.
+
+    /** Steps an img2img run really makes. */
+    function stepsOfImg2img(steps, strength, exactly) {
+        return exactly ? steps : Math.floor(Math.min(strength, 0.999) * steps) + 1;
+    }
+
+    /** The steps [critical, stop) of a pass of `steps` steps in which the negative prompt acts. */
+    function windowOf(settings, steps, hiresPass = false) {
+        let critical = settings.critical_step;
+        let stop = settings.stop_step || Infinity;
+        if (hiresPass && settings.hires === "full") {
+            critical = 0;
+            stop = Infinity;
+        } else if (hiresPass && settings.hires === "own") {
+            critical = settings.hires_critical_step;
+            stop = Infinity;
+        }
+        if (settings.unit === "percent") {
+            critical = Math.floor(critical * steps / 100);
+            stop = Math.floor(stop * steps / 100);
+        }
+        critical = Math.min(critical, steps);
+        return {critical, stop: Math.max(critical, Math.min(stop, steps)), steps};
+    }
+
+    /** The percent that mean step `step`; the step itself if there are up to 100 steps. */
+    function toPercent(step, steps) {
+        return Math.min(Math.ceil(step * 100 / steps), 100);
+    }
+
+    /** Settings that mean the same in the other unit. */
+    function convert(settings, unit, steps, hiresSteps) {
+        if (settings.unit === unit) return settings;
+        const to = (value, n) => unit === "percent" ? toPercent(value, n) : Math.floor(value * n / 100);
+        const critical = to(settings.critical_step, steps);
+        // 0 would mean "never stops", and a stop has to come after the start.
+        const stop = settings.stop_step && Math.max(to(settings.stop_step, steps), critical + 1);
+        return {
+            ...settings,
+            unit,
+            critical_step: critical,
+            // Nothing starts at 100 percent, so nothing has to stop.
+            stop_step: unit === "percent" && stop > 100 ? 0 : stop,
+            hires_critical_step: to(settings.hires_critical_step, hiresSteps),
+        };
+    }
+
+    function say(key, values = {}) {
+        const text = (window.localization || {})[TEXTS[key]] || TEXTS[key];
+        return text.replace(/{(\w+)}/g, (_, name) => values[name]);
+    }
+
+    function words({critical, stop, steps}) {
+        if (critical >= stop) return say("never", {steps});
+        if (critical === 0 && stop === steps) return say("all", {steps});
+        if (stop === steps) return say("from", {critical, steps});
+        return say(critical === 0 ? "until" : "between", {critical, stop, steps});
+    }
+
+    // The page.
+
+    const NUMBER = "input[type=number]";
+    const RANGE = "input[type=range]";
+    const TEXT = "textarea, input[type=text]";
+
+    function element(tag, name, parent) {
+        const made = document.createElement(tag);
+        made.className = `lazyneg-${name}`;
+        parent.append(made);
+        return made;
+    }
+
+    /** A text that changes without the page's observers being woken. */
+    function text(parent) {
+        const node = document.createTextNode("");
+        parent.append(node);
+        return {set: (value) => node.data !== value && (node.data = value)};
+    }
+
+    /** Calls back when a script sets a property of an element, which fires no event. */
+    function onSet(target, property, callback) {
+        const inherited = Object.getOwnPropertyDescriptor(target, property) ||
+            Object.getOwnPropertyDescriptor(Object.getPrototypeOf(target), property);
+        Object.defineProperty(target, property, {
+            configurable: true,
+            enumerable: true,
+            get() {
+                return inherited.get.call(this);
+            },
+            set(value) {
+                inherited.set.call(this, value);
+                callback();
+            },
+        });
+    }
+
+    /** One bar of the timeline; `drag` is called with a step when it may be dragged. */
+    class Bar {
+        constructor(parent, title, drag) {
+            this.root = element("div", "line", parent);
+            this.title = text(element("span", "title", this.root));
+            this.title.set(say(title));
+            this.track = element("div", "track", this.root);
+            this.parts = ["empty", "negative", "empty"].map((name) => element("div", name, this.track));
+            this.tip = element("div", "tip", this.track);
+            this.tip.setAttribute("aria-hidden", "true");
+            this.tipText = text(this.tip);
+            this.label = title;
+            this.drag = drag;
+            this.track.addEventListener("pointermove", (event) => this.moved(event));
+            this.track.addEventListener("pointerdown", (event) => this.pressed(event));
+            this.track.addEventListener("pointerleave", () => this.tip.classList.remove("lazyneg-on"));
+            this.track.addEventListener("keydown", (event) => this.key(event));
+        }
+
+        /** Share of the track left of the pointer, from 0 to 1. */
+        share(event) {
+            const box = this.track.getBoundingClientRect();
+            return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+        }
+
+        pressed(event) {
+            if (!this.draggable || event.button !== 0) return;
+            this.track.setPointerCapture(event.pointerId);
+            this.track.focus({preventScroll: true});
+            event.preventDefault();
+            this.moved(event);
+        }
+
+        moved(event) {
+            const share = this.share(event);
+            const {critical, stop, steps} = this.window;
+            if (this.draggable && this.track.hasPointerCapture(event.pointerId)) {
+                this.drag(Math.round(share * steps));
+            }
+            const step = Math.min(Math.floor(share * steps), steps - 1);
+            const kind = step >= critical && step < stop ? "tipNegative" : this.early ? "tipEarly" : "tipEmpty";
+            this.tipText.set(say(kind, {step, steps, percent: Math.floor(step * 100 / steps)}));
+            this.tip.style.left = `${share * 100}%`;
+            this.tip.style.translate = `${-share * 100}% 0`;
+            this.tip.classList.add("lazyneg-on");
+        }
+
+        key(event) {
+            const {critical, steps} = this.window;
+            const page = Math.max(Math.round(steps / 10), 1);
+            const step = {
+                ArrowLeft: critical - 1,
+                ArrowDown: critical - 1,
+                ArrowRight: critical + 1,
+                ArrowUp: critical + 1,
+                PageDown: critical - page,
+                PageUp: critical + page,
+                Home: 0,
+                End: steps,
+            }[event.key];
+            if (!this.draggable || step === undefined) return;
+            event.preventDefault();
+            this.drag(Math.min(Math.max(step, 0), steps));
+        }
+
+        show({window, early, draggable}) {
+            this.window = window;
+            this.early = early;
+            this.draggable = draggable;
+            const {critical, stop, steps} = window;
+            const ends = [0, critical, stop, steps];
+            this.parts.forEach((part, i) => {
+                part.style.flexGrow = ends[i + 1] - ends[i];
+            });
+            this.track.style.setProperty("--lazyneg-steps", steps);
+            this.track.classList.toggle("lazyneg-fine", steps > 75);
+            this.track.classList.toggle("lazyneg-draggable", draggable);
+            const about = {
+                "role": draggable ? "slider" : "img",
+                "aria-label": say(this.label),
+                ...(draggable ? {
+                    "tabindex": 0,
+                    "aria-valuemin": 0,
+                    "aria-valuemax": steps,
+                    "aria-valuenow": critical,
+                    "aria-valuetext": words(window),
+                } : {"aria-description": words(window)}),
+            };
+            for (const name of ["role", "tabindex", "aria-label", "aria-description", "aria-valuemin",
+                "aria-valuemax", "aria-valuenow", "aria-valuetext"]) {
+                if (name in about) this.track.setAttribute(name, about[name]);
+                else this.track.removeAttribute(name);
+            }
+        }
+    }
+
+    /** The timeline of one tab. */
+    class Timeline {
+        constructor(root) {
+            this.root = root;
+            this.tab = root.dataset.tab;
+            this.percentMaximum = Number(root.dataset.percentMaximum);
+            this.first = new Bar(root, "firstPass", (step) => this.drag("critical_step", step));
+            this.hires = new Bar(root, "hiresPass", (step) => this.drag("hires_critical_step", step));
+            this.words = text(element("p", "words", root));
+            const warnings = element("p", "warnings", root);
+            warnings.setAttribute("role", "status");
+            this.warnings = text(warnings);
+            this.unit = this.settings().unit;
+            this.sliders = ["critical_step", "stop_step", "hires_critical_step"];
+            this.stepsMaximum = this.sliders.map((name) => this.find(this.own(name), RANGE)?.max);
+            this.watch();
+            this.refresh();
+        }
+
+        own(name) {
+            return `${this.root.dataset.prefix}${name}`;
+        }
+
+        find(id, selector) {
+            return gradioApp().querySelector(`#${id} :is(${selector})`);
+        }
+
+        number(id) {
+            return Number(this.find(id, NUMBER)?.value) || 0;
+        }
+
+        checked(id) {
+            return Boolean(this.find(`${id}-checkbox`, "input")?.checked);
+        }
+
+        choice(name) {
+            return this.find(this.own(name), "input:checked")?.value;
+        }
+
+        filled(id) {
+            return Boolean(this.find(id, TEXT)?.value.trim());
+        }
+
+        settings() {
+            return {
+                critical_step: this.number(this.own("critical_step")),
+                unit: this.choice("unit"),
+                stop_step: this.number(this.own("stop_step")),
+                hires: this.choice("hires"),
+                hires_critical_step: this.number(this.own("hires_critical_step")),
+            };
+        }
+
+        /** Steps of the first pass and of the hires pass, which is 0 where there is none. */
+        steps() {
+            const steps = Math.max(this.number(`${this.tab}_steps`), 1);
+            if (this.tab === "img2img") {
+                const strength = this.number("img2img_denoising_strength");
+                return [stepsOfImg2img(steps, strength, opts.img2img_fix_steps), 0];
+            }
+            return [steps, this.checked("txt2img_hr") ? this.number("txt2img_hires_steps") || steps : 0];
+        }
+
+        watch() {
+            const soon = () => this.soon();
+            const tab = gradioApp().querySelector(`#tab_${this.tab}`);
+            for (const name of ["input", "change", "focusout"]) tab.addEventListener(name, soon);
+            const numbers = [`${this.tab}_steps`, `${this.tab}_denoising_strength`, `${this.tab}_cfg_scale`,
+                "txt2img_hires_steps", ...this.sliders.map((name) => this.own(name))];
+            const texts = [`${this.tab}_prompt`, `${this.tab}_neg_prompt`, this.own("early_prompt")];
+            for (const id of numbers) this.notice(id, NUMBER, "value");
+            for (const id of texts) this.notice(id, TEXT, "value");
+            for (const id of [this.own("enabled"), "txt2img_hr"]) this.notice(`${id}-checkbox`, "input", "checked");
+            for (const name of ["unit", "hires"]) this.notice(this.own(name), "input", "checked");
+            for (const radio of gradioApp().querySelectorAll(`#${this.own("unit")} input`)) {
+                radio.addEventListener("input", () => this.switchUnit(radio.value));
+            }
+            for (const name of this.sliders) {
+                // Gradio itself knows one range for both units.
+                const number = this.find(this.own(name), NUMBER);
+                number?.addEventListener("change", () => {
+                    if (Number(number.value) > Number(number.max)) this.put(name, Number(number.max));
+                });
+            }
+        }
+
+        notice(id, selector, property) {
+            for (const found of gradioApp().querySelectorAll(`#${id} :is(${selector})`)) {
+                onSet(found, property, () => this.soon());
+            }
+        }
+
+        /** Several changes at once cost one refresh. */
+        soon() {
+            this.frame ??= requestAnimationFrame(() => {
+                this.frame = undefined;
+                this.refresh();
+            });
+        }
+
+        /** Sets a number as if the user had typed it. */
+        put(name, value) {
+            const number = this.find(this.own(name), NUMBER);
+            number.value = value;
+            number.dispatchEvent(new Event("input", {bubbles: true}));
+        }
+
+        drag(name, step) {
+            const settings = this.settings();
+            const [first, hires] = this.steps();
+            const value = settings.unit === "percent" ?
+                toPercent(step, name === "critical_step" ? first : hires) : step;
+            const limit = name === "critical_step" && settings.stop_step ? settings.stop_step - 1 : Infinity;
+            this.put(name, Math.min(value, limit));
+        }
+
+        /** Only the user's own switch converts: a pasted unit comes with its values. */
+        switchUnit(unit) {
+            const [first, hires] = this.steps();
+            const converted = convert({...this.settings(), unit: this.unit}, unit, first, hires || first);
+            for (const name of this.sliders) this.put(name, converted[name]);
+        }
+
+        refresh() {
+            const settings = this.settings();
+            const [first, hires] = this.steps();
+            const windows = [windowOf(settings, first), hires && windowOf(settings, hires, true)];
+            const early = this.filled(this.own("early_prompt"));
+            this.unit = settings.unit;
+            this.range(settings.unit);
+            this.root.classList.toggle("lazyneg-off", !this.checked(this.own("enabled")));
+            this.root.classList.toggle("lazyneg-two", Boolean(hires));
+            this.first.show({window: windows[0], early, draggable: true});
+            if (hires) this.hires.show({window: windows[1], early, draggable: settings.hires === "own"});
+            this.words.set(hires ?
+                [["firstPass", windows[0]], ["hiresPass", windows[1]]]
+                    .map(([pass, window]) => say("joined", {pass: say(pass), words: words(window)})).join("\n") :
+                words(windows[0]));
+            this.warnings.set(this.warningsFor(settings, windows.filter(Boolean)).map((key) => say(key)).join(" "));
+        }
+
+        warningsFor(settings, windows) {
+            if (!this.checked(this.own("enabled"))) return ["off"];
+            const keys = [];
+            if (/<lazyneg:[^>]+>/.test(this.find(`${this.tab}_prompt`, TEXT)?.value)) keys.push("warnTag");
+            if (settings.stop_step && settings.stop_step <= settings.critical_step) keys.push("warnStop");
+            else if (windows.every(({critical, stop}) => critical >= stop)) keys.push("warnNever");
+            else if (windows.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");
+            // A style may bring a negative prompt of its own.
+            if (!this.filled(`${this.tab}_neg_prompt`) && !this.find(`${this.tab}_styles`, ".token")) keys.push("warnEmpty");
+            if (this.number(`${this.tab}_cfg_scale`) === 1) keys.push("warnGuidance");
+            return keys;
+        }
+
+        range(unit) {
+            this.sliders.forEach((name, i) => {
+                const maximum = unit === "percent" ? this.percentMaximum : this.stepsMaximum[i];
+                for (const input of gradioApp().querySelectorAll(`#${this.own(name)} :is(${NUMBER}, ${RANGE})`)) {
+                    if (input.max === String(maximum)) continue;
+                    input.max = maximum;
+                    // Gradio draws the filled part of a slider so, and only when the value changes.
+                    if (input.type === "range") input.style.backgroundSize = `${input.value * 100 / maximum}% 100%`;
+                }
+            });
+        }
+    }
+
+    /** Opens the accordion of a timeline and leaves it off, with the two clicks of a user. */
+    function open(timeline) {
+        const accordion = gradioApp().getElementById(timeline.own("enabled"));
+        const head = accordion.querySelector(".label-wrap");
+        if (head.classList.contains("open")) return;
+        head.click();
+        // The host has the checkbox follow the accordion, from its next task on.
+        setTimeout(() => accordion.querySelector("input[type=checkbox]").click());
+    }
+
+    if (typeof onUiLoaded === "function") {
+        onUiLoaded(() => {
+            const roots = [...gradioApp().querySelectorAll(".lazyneg-timeline")];
+            const timelines = roots.map((root) => new Timeline(root));
+            onOptionsAvailable(() => {
+                timelines.forEach((timeline) => timeline.refresh());
+                if (opts.lazyneg_open) timelines.forEach(open);
+            });
+        });
+    }
+
+    return {TEXTS, stepsOfImg2img, windowOf, convert};
+})();

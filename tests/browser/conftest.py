@@ -1,0 +1,175 @@
+"""The page of a real WebUI in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.host.conftest import WebUI, start, webui_files
+
+__all__ = ["webui_files"]
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+ACCORDION = "enabled-visible-checkbox"
+NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "early_prompt")
+
+
+@pytest.fixture(scope="session")
+def server(webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
+    (webui_files[2] / "styles.csv").write_text(
+        "name,prompt,negative_prompt\nart school,,low contrast\n", encoding="utf-8"
+    )
+    with contextmanager(start)(*webui_files) as webui:
+        yield webui
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium found: install one, or name it in CHROMIUM")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: WebUI) -> Iterator[Page]:
+    with opened(browser, server) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Any, server: WebUI, *, theme: str = "light", **about: Any) -> Iterator[Page]:
+    """The WebUI's page in a fresh browser profile."""
+    about.setdefault("viewport", {"width": 1400, "height": 1400})
+    context = browser.new_context(permissions=["clipboard-read"], **about)
+    try:
+        page = Page(context.new_page(), f"{server.url}/?__theme={theme}")
+        page.load()
+        yield page
+    finally:
+        context.close()
+
+
+class Page:
+    """What a user sees and does. ``tab`` is ``txt2img`` or ``img2img``."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.raw = page
+        self.url = url
+        page.set_default_timeout(30_000)
+
+    def load(self) -> None:
+        self.raw.goto(self.url)
+        self.raw.wait_for_selector(self.id("txt2img", ACCORDION), state="attached")
+        # The host fetches its settings last.
+        self.raw.wait_for_function("Object.keys(opts).length > 0")
+        self.settle()
+
+    def id(self, tab: str, name: str) -> str:
+        return f"#script_{tab}_lazy_negative_{name}"
+
+    def own(self, tab: str, name: str, inner: str = "") -> Any:
+        return self.raw.locator(f"{self.id(tab, name)} {inner}".strip())
+
+    def inside(self, tab: str, inner: str) -> Any:
+        return self.own(tab, "enabled", inner)
+
+    def settle(self, milliseconds: int = 400) -> None:
+        """Until the page has answered: it says so nowhere."""
+        self.raw.wait_for_timeout(milliseconds)
+
+    def to_tab(self, name: str) -> None:
+        self.raw.click(f"#tabs > .tab-nav > button:has-text('{name}')")
+
+    def enable(self, tab: str = "txt2img") -> None:
+        self.own(tab, "enabled", ".label-wrap").click()
+        self.own(tab, "critical_step").wait_for(state="visible")
+        self.settle()
+
+    def number(self, selector: str, value: float) -> None:
+        field = self.raw.locator(f"{selector} input[type=number]")
+        field.fill(str(value))
+        field.blur()
+
+    def set(self, tab: str = "txt2img", **values: Any) -> None:
+        for name, value in values.items():
+            if name in ("unit", "hires"):
+                self.own(tab, name, f"label:has-text('{value}')").click()
+            elif name == "early_prompt":
+                self.own(tab, name, "textarea").fill(value)
+            else:
+                self.number(self.id(tab, name), value)
+        self.settle()
+
+    def text(self, selector: str, value: str) -> None:
+        self.raw.locator(f"{selector} textarea").first.fill(value)
+
+    def values(self, tab: str = "txt2img") -> dict[str, Any]:
+        """All settings as the page shows them."""
+        shown: dict[str, Any] = {"enabled": self.own(tab, ACCORDION).is_checked()}
+        for name in NAMES:
+            if name in ("unit", "hires"):
+                shown[name] = self.own(tab, name, "input:checked").input_value()
+            elif name == "early_prompt":
+                shown[name] = self.own(tab, name, "textarea").input_value()
+            else:
+                shown[name] = int(self.own(tab, name, "input[type=number]").input_value())
+        return shown
+
+    def words(self, tab: str = "txt2img") -> str:
+        return str(self.inside(tab, ".lazyneg-words").inner_text())
+
+    def warnings(self, tab: str = "txt2img") -> str:
+        return str(self.inside(tab, ".lazyneg-warnings").inner_text())
+
+    def track(self, row: int = 0, tab: str = "txt2img") -> Any:
+        return self.inside(tab, ".lazyneg-track").nth(row)
+
+    def hires_fix(self) -> None:
+        self.raw.click("#txt2img_hr .label-wrap")
+        self.settle()
+
+    def generate(self, tab: str = "txt2img") -> None:
+        """Makes small pictures with the settings shown."""
+        for side in ("width", "height"):
+            self.number(f"#{tab}_{side}", 64)
+        before = self.raw.locator(f"#html_info_{tab}").first.inner_text()
+        self.raw.click(f"#{tab}_generate")
+        self.raw.wait_for_function(
+            "([id, before]) => document.querySelector(id).innerText.trim() !== before.trim()",
+            arg=[f"#html_info_{tab}", before],
+            timeout=60_000,
+        )
+        self.settle()
+
+    def infotext(self, tab: str = "txt2img") -> str:
+        return str(self.raw.locator(f"#html_info_{tab}").first.inner_text())
+
+    def reload_ui(self) -> None:
+        """The host's "Reload UI", which builds the page anew from the saved settings."""
+        self.to_tab("Settings")
+        self.raw.click("#settings_restart_gradio")
+        # The server goes away and comes back.
+        self.settle(3000)
+        for _ in range(100):
+            try:
+                if requests.get(self.url, timeout=5).ok:
+                    break
+            except requests.RequestException:
+                pass
+            self.settle()
+        self.load()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser.conftest import Page
+from tests.host.conftest import DEFAULTS, WebUI
+
+SAMPLER = {"sampler_name": "DPM++ 2M"}  # the page's own default
+PLOT = "#script_txt2img_xyz_plot_"
+
+
+def pick(page: Page, dropdown: str, choice: str) -> None:
+    page.raw.locator(f"{dropdown} input").first.fill(choice)
+    page.raw.locator(f"{dropdown} ul li", has_text=choice).first.click()
+    page.settle()
+
+
+def plot(page: Page, axes: dict[str, tuple[str, str]]) -> Image.Image:
+    """The grid that the plot makes of small pictures, without legend."""
+    page.text("#txt2img_prompt", DEFAULTS["prompt"])
+    page.text("#txt2img_neg_prompt", DEFAULTS["negative_prompt"])
+    for name in ("steps", "seed", "cfg_scale"):
+        page.number(f"#txt2img_{name}", DEFAULTS[name])
+    pick(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
+    page.raw.uncheck(f"{PLOT}draw_legend input")
+    for axis, (label, values) in axes.items():
+        pick(page, f"{PLOT}{axis}_type", label)
+        page.text(f"{PLOT}{axis}_values", values)
+    page.generate()
+    source = page.raw.locator("#txt2img_gallery img").first.get_attribute("src")
+    return Image.open(io.BytesIO(page.raw.request.get(source).body())).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"), [("0,2,5,10", [0, 2, 5, 10]), ("0-20 (+5)", [0, 5, 10, 15, 20])]
+)
+def test_the_plot_draws_the_critical_steps_it_is_given(
+    page: Page, server: WebUI, values: str, steps: list[int]
+) -> None:
+    grid = plot(page, {"x": ("[Lazy Negative] Critical step", values), "y": ("Nothing", "")})
+    cells = np.split(np.asarray(grid), len(steps), axis=1)
+    for step, cell in zip(steps, cells):
+        assert (cell == server(lazy=[True, step], **SAMPLER).pixels[0]).all()
+    assert (cells[0] != cells[1]).any()
+
+
+def test_the_other_axes_take_their_values_by_name(page: Page, server: WebUI) -> None:
+    grid = plot(
+        page,
+        {
+            "x": ("[Lazy Negative] Enabled", "False, True"),
+            "y": ("[Lazy Negative] Stop step", "6, 7"),
+        },
+    )
+    rows = np.split(np.asarray(grid), 2, axis=0)
+    for stop, row in zip((6, 7), rows):
+        off, on = np.split(row, 2, axis=1)
+        assert (off == server(**SAMPLER).pixels[0]).all()
+        assert (on == server(lazy=[True, 5, "steps", stop], **SAMPLER).pixels[0]).all()
