@@ -107,9 +107,8 @@ def test_true_guidance_off_is_said(caplog: Any) -> None:
     lazyneg.apply(pipe, 2)
     with caplog.at_level(logging.WARNING, logger="lazyneg"):
         assert torch.equal(latents(pipe, "flux", true_cfg_scale=1.0), plain)
-    assert [record.message for record in caplog.records] == [
-        "guidance is off, the negative prompt has no effect: there is nothing to delay"
-    ]
+    said = [record.message for record in caplog.records if record.name == "lazyneg"]
+    assert said == ["guidance is off, the negative prompt has no effect: there is nothing to delay"]
     assert len(calls) == 2
 
 
