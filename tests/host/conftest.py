@@ -35,7 +35,7 @@ OPTIONS = {
 }
 
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "prompt": "girl eating pizza",
     "negative_prompt": "glasses, hat",
     "steps": 8,
