@@ -196,7 +196,13 @@ class Settings:
         values: dict[str, object] = {}
         units: dict[str, str] = {}
         for setting in SETTINGS:
-            if not setting.infotext or (text := params.get(setting.infotext)) is None:
+            if setting.infotext is None:
+                continue
+            text = params.get(setting.infotext)
+            # The WebUI's reader splits what looks like a size into two keys.
+            if text is None and f"{setting.infotext}-1" in params:
+                text = "x".join(str(params.get(f"{setting.infotext}-{half}")) for half in (1, 2))
+            if text is None:
                 continue
             if not setting.in_steps:
                 values[setting.name] = text

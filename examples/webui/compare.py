@@ -48,6 +48,6 @@ for case in sorted(Path(__file__).parent.glob("*.json")):
         text.add_text("parameters", infotext)
         picture.save(file, pnginfo=text)
         again = txt2img({"infotext": infotext})
-        if again.info["parameters"] != infotext or again.tobytes() != picture.tobytes():
+        if again.tobytes() != picture.tobytes():
             raise SystemExit(f"{file}: its infotext made another picture")
         print(f"{file}: reproduced by its infotext\n  {infotext.splitlines()[-1]}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +57,9 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         # A tag in the prompt acts as it will when the picture's infotext is pasted.
         settings = Settings()
     if settings.delays() or settings.delays(hires_pass=True) or options.infotext_at_zero():
-        p.extra_generation_params.update(settings.infotext())
+        p.extra_generation_params.update(
+            {key: _quoted(value) for key, value in settings.infotext().items()}
+        )
     setattr(p, JOB, Job(settings, [Picture.of(settings, ())]))
 
 
@@ -142,6 +145,13 @@ def _values(args: Sequence[object], overrides: Mapping[str, object]) -> dict[str
     return {**values, **overrides}
 
 
+def _quoted(value: str) -> str:
+    """The host's reader takes quotes around a value for its writer's, which adds none to this."""
+    if len(value) > 1 and value[0] == value[-1] == '"' and not set(value) & set(",:\n"):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
 def _tags(prompt: str) -> list[list[str]]:
     """The arguments of each of our tags, read as the host reads its extra networks."""
     found = extra_networks.parse_prompt(prompt)[1].get(tag.NAME, [])
@@ -178,13 +188,13 @@ def _encode(p: Any, job: Job) -> None:
         config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
         hires_steps = p.hr_second_pass_steps or p.steps
         hires_steps = config.total_steps(hires_steps) if config else hires_steps
+        distilled = getattr(p, "hr_distilled_cfg", None)
     else:
         size = (p.width, p.height)
         networks = p.extra_network_data
         hires_steps = None
-    about: dict[str, Any] = {}
-    if hasattr(p, "distilled_cfg_scale"):
-        about["distilled_cfg_scale"] = p.distilled_cfg_scale
+        distilled = getattr(p, "distilled_cfg_scale", None)
+    about = {} if distilled is None else {"distilled_cfg_scale": distilled}
     prompts = prompt_parser.SdConditioning(
         [job.settings.early_prompt],
         is_negative_prompt=True,
@@ -196,41 +206,58 @@ def _encode(p: Any, job: Job) -> None:
         prompt_parser.get_learned_conditioning,
         prompts,
         p.firstpass_steps,
-        [_host_cache(size, hires_steps)],
+        [_host_cache(p, size, hires_steps is not None)],
         networks,
         hires_steps,
     )
     job.checkpoint = shared.sd_model.sd_checkpoint_info
 
 
-_caches: dict[bool, tuple[tuple[object, ...], list[Any]]] = {}
-"""The host's own kind of cache, one for each kind of pass, with what its key leaves out."""
+_caches: dict[bool, tuple[tuple[int, int], object, list[Any]]] = {}
+"""A cache of the host's kind for each kind of pass, with what the host's key leaves out: the size,
+and the host's own cache."""
 
 
-def _host_cache(size: tuple[int, int], hires_steps: int | None) -> list[Any]:
-    """A cache that the host checks against everything else the conditioning depends on."""
-    empty: list[Any] = [None, None, None]
-    if not shared.opts.persistent_cond_cache:
-        _caches.clear()
-        return empty
-    hires_pass = hires_steps is not None
-    key, cache = _caches.get(hires_pass, (None, empty))
-    if key != size:
-        cache = empty
-        _caches[hires_pass] = (size, cache)
-    return cache
+def _host_cache(p: Any, size: tuple[int, int], hires_pass: bool) -> list[Any]:
+    """A cache that the host checks against everything else the conditioning depends on.
+
+    It lives as long as the host's own. Hosts drop theirs by putting others in their place: after
+    a job if none is to be kept, and in Forge where another text encoder is put under the same
+    checkpoint, which no key tells.
+    """
+    known = _caches.get(hires_pass)
+    if known is None or known[0] != size or known[1] is not p.cached_uc:
+        known = _caches[hires_pass] = (size, p.cached_uc, [None, None, None])
+    return known[2]
 
 
 def _step(job: Job, params: Any) -> int:
     """The sampler step that this denoiser call serves."""
     denoiser = params.denoiser
-    # A sampler that is given no schedule chooses its own steps: calls cannot be counted.
-    given = inspect.signature(denoiser.sampler.func).parameters
-    if given.keys() & {"n", "sigmas", "sigma_sched", "timesteps"}:
+    given = inspect.signature(denoiser.sampler.func).parameters.keys()
+    if denoiser.total_steps != denoiser.steps or given & {"n", "sigma_sched", "timesteps"}:
         return step_of_call(denoiser.step, denoiser.total_steps, denoiser.steps)
+    # The host expects one call a step, also of samplers that make more of them.
+    if "sigmas" in given and (step := _loop_step(denoiser.sampler.func)) is not None:
+        return step
+    # No loop over a schedule: the sampler chooses its own steps.
     if denoiser.step == 0:
         job.sigmas = _sigmas(denoiser)
     return step_of_sigma(params.sigma[0].item(), job.sigmas)
+
+
+def _loop_step(sampler: Callable[..., object]) -> int | None:
+    """The loop counter of a k-diffusion sampler function, which is running further up the stack.
+
+    What the host hands over does not tell the second evaluation of a step from the first one of
+    the next: noise level, position and the step last reported are the same.
+    """
+    code = getattr(inspect.unwrap(sampler), "__code__", None)
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    step = frame.f_locals.get("i") if frame is not None else None
+    return step if isinstance(step, int) else None
 
 
 def _sigmas(denoiser: Any) -> list[float]:

@@ -97,6 +97,16 @@ def test_infotext_keys(values: dict[str, Any], infotext: dict[str, str]) -> None
     assert Settings.parse({"enabled": True, **values}).infotext() == infotext
 
 
+def test_an_early_prompt_that_looks_like_a_size() -> None:
+    """The WebUI's reader splits it."""
+    params = {
+        "LazyNeg critical step": "5",
+        "LazyNeg early prompt-1": "64",
+        "LazyNeg early prompt-2": "64",
+    }
+    assert Settings.from_infotext(params).early_prompt == "64x64"
+
+
 def test_no_keys_no_settings() -> None:
     assert Settings().infotext() == {}
     assert Settings.from_infotext({"Steps": "20", "LazyNeg stop step": "3"}) == Settings()

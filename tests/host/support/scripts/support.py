@@ -59,14 +59,12 @@ class Support(scripts.Script):
             use_reference(p, wanted["reference"])
         if wanted.get("fail") == "before sampling":
             raise RuntimeError("asked to fail before sampling")
-        if wanted.get("fail") == "encode":
-            break_once(shared.sd_model, "get_learned_conditioning")
 
     def process(self, p, wanted):
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
-        if (wanted or {}).get("fail") == "swap":
-            break_once(lazyneg.webui.sampling, "swap")
+        if (wanted or {}).get("fail") in ("swap", "_encode"):
+            break_once(lazyneg.webui.sampling, wanted["fail"])
 
 
 def break_once(owner, name):
@@ -82,7 +80,9 @@ def break_once(owner, name):
 
 def log_encoded_texts(p):
     model = shared.sd_model
-    texts = p.extra_generation_params["Encoded"] = []
+    texts = []
+    # A bare list would be taken for one value a picture.
+    p.extra_generation_params["Encoded"] = {"texts": texts}
     encode = type(model).get_learned_conditioning
 
     def logged(batch):
@@ -145,7 +145,8 @@ def mark(p):
     sampler = p.sampler
     denoiser = sampler.model_wrap_cfg
     forward, inner = denoiser.forward, denoiser.inner_model
-    signs = p.extra_generation_params["Marks"] = []
+    signs = []
+    p.extra_generation_params["Marks"] = {"signs": signs}
 
     def marked(schedules, sign):
         return [
@@ -160,15 +161,17 @@ def mark(p):
                     alternative.schedules = marked([alternative.schedules], 1024)[0]
         return forward(x, sigma, marked(uncond, -1024), cond=cond, **kwargs)
 
-    def without_marks(x, sigma, cond):
-        context = cond["c_crossattn"][0]
-        signs.append(
-            [int(row[0, 0].sign()) if row[0].abs().eq(1024).all() else 0 for row in context]
-        )
-        return inner(x, sigma, cond={**cond, "c_crossattn": [context[:, 1:]]})
+    class WithoutMarks(torch.nn.Module):
+        sigmas = inner.sigmas
+
+        def forward(self, x, sigma, cond):
+            context = cond["c_crossattn"][0]
+            marked = context[:, 0].abs().eq(1024).all(dim=1)
+            signs.append((context[:, 0, 0].sign() * marked).int().tolist())
+            return inner(x, sigma, cond={**cond, "c_crossattn": [context[:, 1:]]})
 
     denoiser.forward = with_marks
-    denoiser.model_wrap = without_marks
+    denoiser.model_wrap = WithoutMarks()
 
 
 def stop_or_fail(params):

@@ -1,0 +1,217 @@
+"""Delay the negative prompt of diffusers' pipelines."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lazyneg.diffusers.blank import negative_names
+from lazyneg.diffusers.delay import delayed_call
+from lazyneg.settings import Settings
+
+Pipeline = TypeVar("Pipeline")
+
+_STATE = "_lazyneg"
+
+
+@dataclass(frozen=True)
+class _State:
+    settings: Settings
+    early_prompt: str | None
+
+
+def _state(
+    critical_step: int, unit: str, stop_step: int | None, early_prompt: str | None
+) -> _State:
+    values = {
+        "enabled": True,
+        "critical_step": critical_step,
+        "unit": unit,
+        "stop_step": stop_step,
+        "early_prompt": early_prompt,
+    }
+    settings = Settings.parse(values)
+    return _State(settings, None if early_prompt is None else settings.early_prompt)
+
+
+@functools.cache
+def _lazy_class(plain: Any) -> Any:
+    """Subclass of a pipeline's class under the same name, for single pipelines."""
+
+    @functools.wraps(plain.__call__)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        state = vars(self)[_STATE]
+        return delayed_call(self, plain.__call__, state.settings, state.early_prompt, args, kwargs)
+
+    names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(plain.__name__, (plain,), {**names, "__call__": __call__, "_lazyneg_plain": plain})
+
+
+def _plain_class(pipe: Any) -> Any:
+    return getattr(type(pipe), "_lazyneg_plain", type(pipe))
+
+
+def _check_pipeline(pipe: Any) -> None:
+    plain = _plain_class(pipe)
+    if not hasattr(pipe, "components") or not callable(pipe):
+        raise TypeError(f"got {plain.__name__}; allowed: a pipeline of diffusers")
+    parts = [name for name in vars(pipe) if name.endswith("_pipe")]
+    if parts:
+        raise TypeError(
+            f"{plain.__name__} is made of several pipelines; allowed: one of them, such as "
+            + ", ".join(f"pipe.{name}" for name in parts)
+        )
+    blocks = getattr(pipe, "blocks", None)
+    names = blocks.input_names if blocks else inspect.signature(plain.__call__).parameters
+    if not any(negative_names(names)):
+        raise TypeError(f"{plain.__name__} takes no negative prompt: there is nothing to delay")
+
+
+def apply(
+    pipe: Pipeline,
+    critical_step: int = 5,
+    unit: str = "steps",
+    stop_step: int | None = None,
+    early_prompt: str | None = "",
+) -> Pipeline:
+    r"""Makes every call of a pipeline use its negative prompt only from the critical step on.
+
+    The pipeline is called as before; its class keeps its name and stays a subclass of what it
+    was. Other pipelines, of the same class or with the same models, are not affected. Applying
+    again only changes the settings. The pipeline's loop counts the steps: a second-order
+    scheduler has about twice as many.
+
+    Args:
+        pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
+            The pipeline. It must take a negative prompt.
+        critical_step (`int`, defaults to 5):
+            First step, counted from 0, that uses the negative prompt; the steps before it use
+            `early_prompt`. `0` changes nothing, the number of steps or more never applies the
+            negative prompt.
+        unit (`str`, defaults to `"steps"`):
+            `"steps"`, or `"percent"` of the steps of the call.
+        stop_step (`int`, *optional*):
+            From this step on `early_prompt` is used again. Never, if not given or `0`.
+        early_prompt (`str`, *optional*, defaults to `""`):
+            The negative prompt of the other steps. `None` passes none at all, which some
+            pipelines tell from an empty one: Stable Diffusion XL uses zeros for it.
+
+    Returns:
+        The same pipeline.
+
+    Raises:
+        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+        `TypeError`: If `pipe` is not a pipeline that takes a negative prompt.
+    """
+    state = _state(critical_step, unit, stop_step, early_prompt)
+    _check_pipeline(pipe)
+    vars(pipe)[_STATE] = state
+    pipe.__class__ = _lazy_class(_plain_class(pipe))
+    return pipe
+
+
+def remove(pipe: Pipeline) -> Pipeline:
+    r"""Undoes [`apply`]. A pipeline to which nothing was applied stays as it is.
+
+    Args:
+        pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
+            The pipeline.
+
+    Returns:
+        The same pipeline.
+    """
+    pipe.__class__ = _plain_class(pipe)
+    vars(pipe).pop(_STATE, None)
+    return pipe
+
+
+@contextlib.contextmanager
+def lazy_negative(
+    pipe: Pipeline,
+    critical_step: int = 5,
+    unit: str = "steps",
+    stop_step: int | None = None,
+    early_prompt: str | None = "",
+) -> Iterator[Pipeline]:
+    r"""Context manager that applies to a pipeline and restores what was applied before.
+
+    Args:
+        pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
+            The pipeline.
+        critical_step (`int`, defaults to 5):
+            As in [`apply`], and so are the others.
+        unit (`str`, defaults to `"steps"`):
+            As in [`apply`].
+        stop_step (`int`, *optional*):
+            As in [`apply`].
+        early_prompt (`str`, *optional*, defaults to `""`):
+            As in [`apply`].
+    """
+    before = vars(pipe).get(_STATE)
+    apply(pipe, critical_step, unit, stop_step, early_prompt)
+    try:
+        yield pipe
+    finally:
+        remove(pipe)
+        if before is not None:
+            vars(pipe)[_STATE] = before
+            pipe.__class__ = _lazy_class(_plain_class(pipe))
+
+
+def forward_lazy_negative(
+    self: Any,
+    *args: Any,
+    critical_step: int = 0,
+    unit: str = "steps",
+    stop_step: int | None = None,
+    early_prompt: str | None = "",
+    **kwargs: Any,
+) -> Any:
+    r"""One call of a pipeline with its negative prompt delayed; the next is as always.
+
+    To be bound to a pipeline as a method:
+
+    ```py
+    >>> from types import MethodType
+    >>> from diffusers import StableDiffusionPipeline
+    >>> from lazyneg import forward_lazy_negative
+
+    >>> pipe = StableDiffusionPipeline.from_single_file("model.safetensors")
+    >>> pipe.forward_lazy_negative = MethodType(forward_lazy_negative, pipe)
+    >>> image = pipe.forward_lazy_negative(
+    ...     prompt="girl eating pizza", negative_prompt="wearing glasses", critical_step=5
+    ... ).images[0]
+    ```
+
+    Args:
+        self ([`~diffusers.DiffusionPipeline`]):
+            The pipeline.
+        args:
+            The pipeline's own positional arguments.
+        critical_step (`int`, defaults to 0):
+            As in [`apply`], but plain calls need no delay: it is `0` if not given.
+        unit (`str`, defaults to `"steps"`):
+            As in [`apply`].
+        stop_step (`int`, *optional*):
+            As in [`apply`].
+        early_prompt (`str`, *optional*, defaults to `""`):
+            As in [`apply`].
+        kwargs:
+            The pipeline's own named arguments.
+
+    Returns:
+        What the pipeline returns.
+
+    Raises:
+        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+        [`~lazyneg.diffusers.errors.DelayError`]: If the call cannot be delayed exactly.
+        `TypeError`: If this is not a pipeline that takes a negative prompt.
+    """
+    state = _state(critical_step, unit, stop_step, early_prompt)
+    _check_pipeline(self)
+    call = _plain_class(self).__call__
+    return delayed_call(self, call, state.settings, state.early_prompt, args, kwargs)

@@ -1,0 +1,127 @@
+"""A guider for modular pipelines that delays the negative prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diffusers import ClassifierFreeGuidance
+from diffusers.configuration_utils import register_to_config
+
+from lazyneg.diffusers.errors import DelayError
+from lazyneg.diffusers.rehearsal import Stop, untouched
+from lazyneg.settings import Settings
+
+if TYPE_CHECKING:
+    from diffusers.modular_pipelines.modular_pipeline import BlockState
+
+
+class LazyNegativeGuidance(ClassifierFreeGuidance):
+    r"""Classifier-free guidance whose negative inputs act only from the critical step on.
+
+    For workflows that are split, so that the text is not encoded by the pipeline that denoises.
+    Where one pipeline does both, [`apply`] needs no preparation. [`learn`] what the denoiser is to
+    get in the other steps before each call with another batch size or size of the picture.
+
+    ```py
+    >>> guider = LazyNegativeGuidance(guidance_scale=7.5, critical_step=5)
+    >>> pipe.update_components(guider=guider)
+    >>> guider.learn(pipe, prompt="girl eating pizza", negative_prompt="")
+    >>> pipe(prompt="girl eating pizza", negative_prompt="wearing glasses", output="images")
+    ```
+
+    Args:
+        guidance_scale (`float`, defaults to `7.5`):
+            As in [`~diffusers.ClassifierFreeGuidance`], and so are the next five.
+        guidance_rescale (`float`, defaults to `0.0`):
+            See there.
+        use_original_formulation (`bool`, defaults to `False`):
+            See there.
+        start (`float`, defaults to `0.0`):
+            See there.
+        stop (`float`, defaults to `1.0`):
+            See there.
+        enabled (`bool`, defaults to `True`):
+            See there.
+        critical_step (`int`, defaults to 5):
+            First step, counted from 0, that uses the negative prompt.
+        unit (`str`, defaults to `"steps"`):
+            `"steps"`, or `"percent"` of the steps of the call.
+        stop_step (`int`, *optional*):
+            First step that no longer uses the negative prompt. Never, if not given or `0`.
+
+    Raises:
+        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+        use_original_formulation: bool = False,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+        critical_step: int = 5,
+        unit: str = "steps",
+        stop_step: int | None = None,
+    ) -> None:
+        super().__init__(
+            guidance_scale, guidance_rescale, use_original_formulation, start, stop, enabled
+        )
+        self.settings = Settings.parse(
+            {
+                "enabled": True,
+                "critical_step": critical_step,
+                "unit": unit,
+                "stop_step": stop_step,
+            }
+        )
+        self._early: dict[str, Any] | None = None
+        self._learning = False
+
+    def learn(self, pipe: Any, **arguments: Any) -> None:
+        r"""Learns what the denoiser gets of an empty negative prompt, or of another early one.
+
+        Runs the pipeline up to its first denoiser call, and leaves no trace of it.
+
+        Args:
+            pipe ([`~diffusers.ModularPipeline`]):
+                The pipeline with this guider.
+            arguments:
+                The arguments of the call to come, but for the negative prompt.
+
+        Raises:
+            [`~lazyneg.diffusers.errors.DelayError`]: If the pipeline does not ask this guider.
+        """
+        self._learning = True
+        try:
+            with untouched(pipe, arguments):
+                pipe(**arguments)
+        except Stop as stop:
+            (self._early,) = stop.args
+            return
+        finally:
+            self._learning = False
+        raise DelayError(f"{type(pipe).__name__} finished without asking this guider")
+
+    def prepare_inputs(self, data: dict[str, tuple[Any, Any]]) -> list[BlockState]:
+        batches: list[BlockState] = super().prepare_inputs(data)
+        return self._prepared(batches)
+
+    def prepare_inputs_from_block_state(
+        self, data: BlockState, input_fields: dict[str, str | tuple[str, str]]
+    ) -> list[BlockState]:
+        batches: list[BlockState] = super().prepare_inputs_from_block_state(data, input_fields)
+        return self._prepared(batches)
+
+    def _prepared(self, batches: list[BlockState]) -> list[BlockState]:
+        if self._learning:
+            raise Stop(vars(batches[1]) if len(batches) > 1 else {})
+        if len(batches) == 1 or self.settings.window(self._num_inference_steps).active(self._step):
+            return batches
+        if self._early is None:
+            raise DelayError("LazyNegativeGuidance has nothing for its first steps: use learn")
+        for name, early in self._early.items():
+            setattr(batches[1], name, early)
+        return batches

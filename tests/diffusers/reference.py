@@ -1,0 +1,168 @@
+"""What delaying the negative prompt should give, worked out without the library."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+
+def sd_loop(
+    pipe: Any,
+    critical_step: int,
+    *,
+    stop_step: int | None = None,
+    early_prompt: str = "",
+    prompt: Any = None,
+    negative_prompt: Any = None,
+    prompt_embeds: Any = None,
+    negative_prompt_embeds: Any = None,
+    num_inference_steps: int = 5,
+    guidance_scale: float = 7.5,
+    guidance_rescale: float = 0.0,
+    num_images_per_prompt: int = 1,
+    eta: float = 0.0,
+    clip_skip: int | None = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    ip_adapter_image_embeds: Any = None,
+    generator: Any = None,
+    height: int = 16,
+    width: int = 16,
+    output_type: str = "latent",
+) -> torch.Tensor:
+    """The loop of Stable Diffusion with one line more: which embeddings a step uses."""
+    assert output_type == "latent"
+    scale = (cross_attention_kwargs or {}).get("scale")
+    if prompt_embeds is None:
+        count = 1 if isinstance(prompt, str) else len(prompt)
+    else:
+        count = len(prompt_embeds)
+
+    def encode(**negative: Any) -> torch.Tensor:
+        text, uncond = pipe.encode_prompt(
+            prompt,
+            "cpu",
+            num_images_per_prompt,
+            True,
+            prompt_embeds=prompt_embeds,
+            lora_scale=scale,
+            clip_skip=clip_skip,
+            **negative,
+        )
+        return torch.cat([uncond, text])
+
+    with torch.no_grad():
+        late = encode(
+            negative_prompt=negative_prompt, negative_prompt_embeds=negative_prompt_embeds
+        )
+        early = encode(
+            negative_prompt=early_prompt if isinstance(prompt, str) else [early_prompt] * count
+        )
+        added = None
+        if ip_adapter_image_embeds is not None:
+            copies = num_images_per_prompt
+            added = {
+                "image_embeds": [
+                    torch.cat([part.repeat(copies, 1, 1) for part in embeds.chunk(2)])
+                    for embeds in ip_adapter_image_embeds
+                ]
+            }
+        pipe.scheduler.set_timesteps(num_inference_steps)
+        latents = pipe.prepare_latents(
+            count * num_images_per_prompt, 4, height, width, late.dtype, "cpu", generator
+        )
+        extra = pipe.prepare_extra_step_kwargs(generator, eta)
+        for i, t in enumerate(pipe.scheduler.timesteps):
+            acts = critical_step <= i and (stop_step is None or i < stop_step)
+            noise = pipe.unet(
+                pipe.scheduler.scale_model_input(torch.cat([latents] * 2), t),
+                t,
+                encoder_hidden_states=late if acts else early,
+                cross_attention_kwargs=cross_attention_kwargs,
+                added_cond_kwargs=added,
+            ).sample
+            uncond, text = noise.chunk(2)
+            guided = uncond + guidance_scale * (text - uncond)
+            if guidance_rescale:
+                dims = list(range(1, text.ndim))
+                rescaled = guided * (
+                    text.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+                )
+                guided = guidance_rescale * rescaled + (1 - guidance_rescale) * guided
+            latents = pipe.scheduler.step(guided, t, latents, **extra).prev_sample
+    return torch.as_tensor(latents)
+
+
+DENOISERS = ("controlnet", "unet", "transformer", "transformer_2")
+
+
+def spliced(
+    pipe: Any, request: Callable[..., dict[str, Any]], critical_step: int, stop_step: int | None
+) -> Any:
+    """The same for any pipeline, from plain calls whose denoisers are made to repeat.
+
+    A call with an empty negative prompt gives the outputs of the denoisers in the steps before
+    the critical one. They are repeated to a call with the negative prompt, which makes its own
+    from there on; and so back at the stop step.
+
+    Args:
+        pipe: The pipeline.
+        request: Makes the arguments of a call, but for the negative prompt.
+        critical_step: First step with the negative prompt.
+        stop_step: First step without it again.
+    """
+    parts: list[tuple[Any, dict[str, Any]]] = [
+        (critical_step, {"negative_prompt": ""}),
+        (stop_step, {}),
+    ]
+    outputs: list[Any] = []
+    result = None
+    for until, negative in [*parts, (None, {"negative_prompt": ""})]:
+        with _repeating(pipe, outputs) as (made, marks):
+            result = pipe(**request(**negative))[0]
+        if until is None:
+            break
+        outputs = made[: marks[until - 1]] if until else []
+    return result
+
+
+@contextlib.contextmanager
+def _repeating(pipe: Any, outputs: Sequence[Any]) -> Iterator[tuple[list[Any], list[int]]]:
+    """Denoisers give ``outputs`` first; all they gave, and how many when each step was made."""
+    made: list[Any] = []
+    marks: list[int] = []
+    patched: list[tuple[Any, str]] = []
+
+    def patch(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        vars(owner)[name] = make(getattr(owner, name))
+        patched.append((owner, name))
+
+    def repeat(forward: Any) -> Any:
+        def repeating(*args: Any, **kwargs: Any) -> Any:
+            made.append(
+                outputs[len(made)] if len(made) < len(outputs) else forward(*args, **kwargs)
+            )
+            return made[-1]
+
+        return repeating
+
+    def mark(step: Any) -> Any:
+        def marking(*args: Any, **kwargs: Any) -> Any:
+            marks.append(len(made))
+            return step(*args, **kwargs)
+
+        # Pipelines look at the signature.
+        marking.__wrapped__ = step  # type: ignore[attr-defined]
+        return marking
+
+    for name in DENOISERS:
+        if pipe.components.get(name) is not None:
+            patch(getattr(pipe, name), "forward", repeat)
+    patch(pipe.scheduler, "step", mark)
+    try:
+        yield made, marks
+    finally:
+        for owner, name in patched:
+            del vars(owner)[name]

@@ -1,0 +1,508 @@
+"""Small random pipelines of many families, made here: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    ControlNetModel,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    MotionAdapter,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLAdapterPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    T2IAdapter,
+    UNet2DConditionModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+# Small work on small models: threads would only get in each other's way.
+torch.set_num_threads(1)
+
+_BYTES = sorted(ByteLevel.alphabet())
+_PIECES = ["▁", *map(chr, range(33, 127))]
+_WIDTH = 32
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    pieces = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77
+    )
+
+
+def _t5_tokenizer() -> T5TokenizerFast:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in _PIECES)]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+
+
+def clip(projection: bool = False) -> Any:
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        projection_dim=_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+    )
+    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+
+
+def _t5(model: Any = T5EncoderModel, config: Any = T5Config) -> Any:
+    return model(config(vocab_size=128, d_model=_WIDTH, d_ff=64, d_kv=8, num_layers=2, num_heads=4))
+
+
+def vae(channels: int = 4) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        shift_factor=0.05,
+        scaling_factor=1.5,
+    )
+
+
+def unet(**config: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "layers_per_block": 1,
+            "block_out_channels": (16, 32),
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+            "cross_attention_dim": _WIDTH,
+            "attention_head_dim": 4,
+            "norm_num_groups": 4,
+            **config,
+        }
+    )
+
+
+def _xl_unet() -> UNet2DConditionModel:
+    return unet(
+        cross_attention_dim=2 * _WIDTH,
+        transformer_layers_per_block=(1, 1),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=_WIDTH + 6 * 8,
+    )
+
+
+def _stable_diffusion(**more: Any) -> dict[str, Any]:
+    return {
+        "unet": unet(),
+        "vae": vae(),
+        "text_encoder": clip(),
+        "tokenizer": clip_tokenizer(),
+        "scheduler": DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+        "safety_checker": None,
+        "feature_extractor": None,
+        **more,
+    }
+
+
+def _xl() -> dict[str, Any]:
+    return {
+        "unet": _xl_unet(),
+        "vae": vae(),
+        "text_encoder": clip(),
+        "text_encoder_2": clip(projection=True),
+        "tokenizer": clip_tokenizer(),
+        "tokenizer_2": clip_tokenizer(),
+        "scheduler": EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+    }
+
+
+def _controlnet() -> ControlNetModel:
+    net = ControlNetModel(
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        cross_attention_dim=_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        conditioning_embedding_out_channels=(8, 16),
+    )
+    # Made with zeros, which would keep all of it out of the picture.
+    for block in [*net.controlnet_down_blocks, net.controlnet_mid_block]:
+        torch.nn.init.normal_(block.weight, std=0.1)
+    torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.1)
+    return net
+
+
+def _sd3() -> dict[str, Any]:
+    return {
+        "transformer": SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_projection_dim=_WIDTH,
+            joint_attention_dim=2 * _WIDTH,
+            pooled_projection_dim=2 * _WIDTH,
+        ),
+        "vae": vae(),
+        "text_encoder": clip(projection=True),
+        "text_encoder_2": clip(projection=True),
+        "text_encoder_3": _t5_wide(),
+        "tokenizer": clip_tokenizer(),
+        "tokenizer_2": clip_tokenizer(),
+        "tokenizer_3": _t5_tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+
+
+def _t5_wide() -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=128, d_model=2 * _WIDTH, d_ff=64, d_kv=8, num_layers=2, num_heads=4
+    )
+    return T5EncoderModel(config)
+
+
+def _flux() -> dict[str, Any]:
+    return {
+        "transformer": FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=_WIDTH,
+            pooled_projection_dim=_WIDTH,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        "vae": vae(),
+        "text_encoder": clip(),
+        "text_encoder_2": _t5(),
+        "tokenizer": clip_tokenizer(),
+        "tokenizer_2": _t5_tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+
+
+def _pixart() -> dict[str, Any]:
+    return {
+        "transformer": PixArtTransformer2DModel(
+            sample_size=8,
+            num_layers=2,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_channels=_WIDTH,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=_WIDTH,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+            norm_eps=1e-6,
+        ),
+        "vae": vae(),
+        "text_encoder": _t5(),
+        "tokenizer": _t5_tokenizer(),
+        "scheduler": DDIMScheduler(),
+    }
+
+
+def _sana() -> dict[str, Any]:
+    pieces = [
+        ("<pad>", 0.0),
+        ("<eos>", 0.0),
+        ("<bos>", 0.0),
+        ("<unk>", 0.0),
+        *((piece, -1.0) for piece in _PIECES),
+    ]
+    blocks = ("ResBlock", "EfficientViTBlock")
+    gemma = Gemma2Config(
+        vocab_size=512,
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_hidden_layers=1,
+        attn_implementation="eager",
+    )
+    return {
+        "transformer": SanaTransformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=_WIDTH,
+            sample_size=8,
+        ),
+        "vae": AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=2,
+            encoder_block_types=blocks,
+            decoder_block_types=blocks,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            encoder_qkv_multiscales=((), (5,)),
+            decoder_qkv_multiscales=((), (5,)),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            downsample_block_type="conv",
+            upsample_block_type="interpolate",
+        ),
+        "text_encoder": Gemma2Model(gemma),
+        "tokenizer": GemmaTokenizer(vocab={piece: i for i, (piece, _) in enumerate(pieces)}),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+
+
+def _qwen() -> dict[str, Any]:
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>"]
+    specials += ["<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: i for i, piece in enumerate([*_BYTES, *specials])}, merges=[]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": specials[1:]})
+    text = {
+        "vocab_size": 512,
+        "hidden_size": _WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [1, 1, 2],
+        },
+    }
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH}
+    return {
+        "transformer": QwenImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=_WIDTH,
+            axes_dims_rope=(8, 4, 4),
+        ),
+        "vae": AutoencoderKLQwenImage(
+            base_dim=16,
+            z_dim=4,
+            dim_mult=[1, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        "text_encoder": Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        ),
+        "tokenizer": tokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+
+
+def _wan_transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=_WIDTH,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+
+
+def _wan(**more: Any) -> dict[str, Any]:
+    return {
+        "transformer": _wan_transformer(),
+        "vae": AutoencoderKLWan(
+            base_dim=4,
+            z_dim=16,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+        ),
+        "text_encoder": _t5(UMT5EncoderModel, UMT5Config),
+        "tokenizer": _t5_tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        **more,
+    }
+
+
+def _animatediff() -> dict[str, Any]:
+    adapter = MotionAdapter(
+        block_out_channels=(16, 32),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=4,
+    )
+    parts = _stable_diffusion(motion_adapter=adapter)
+    del parts["safety_checker"]
+    return parts
+
+
+def _pixels(seed: int, frames: int = 1) -> torch.Tensor:
+    return torch.rand(frames, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+_SMALL = {"height": 16, "width": 16}
+_FAMILIES: dict[str, tuple[Any, Callable[[], dict[str, Any]], Callable[[], dict[str, Any]]]] = {
+    "sd": (StableDiffusionPipeline, _stable_diffusion, lambda: _SMALL),
+    "sd img2img": (
+        StableDiffusionImg2ImgPipeline,
+        _stable_diffusion,
+        lambda: {"image": _pixels(1), "strength": 0.8},
+    ),
+    "sd inpaint": (
+        StableDiffusionInpaintPipeline,
+        _stable_diffusion,
+        lambda: {**_SMALL, "image": _pixels(1), "mask_image": _pixels(2)[:, :1].round()},
+    ),
+    "sd controlnet": (
+        StableDiffusionControlNetPipeline,
+        lambda: _stable_diffusion(controlnet=_controlnet()),
+        lambda: {"image": _pixels(1)},
+    ),
+    "sd pag": (StableDiffusionPAGPipeline, _stable_diffusion, lambda: _SMALL),
+    "sdxl": (StableDiffusionXLPipeline, _xl, lambda: _SMALL),
+    "sdxl img2img": (
+        StableDiffusionXLImg2ImgPipeline,
+        _xl,
+        lambda: {"image": _pixels(1), "strength": 0.8},
+    ),
+    "sdxl t2i adapter": (
+        StableDiffusionXLAdapterPipeline,
+        lambda: {
+            **_xl(),
+            "adapter": T2IAdapter(
+                channels=[16, 32],
+                num_res_blocks=1,
+                downscale_factor=2,
+                adapter_type="full_adapter",
+            ),
+        },
+        lambda: {**_SMALL, "image": _pixels(1)},
+    ),
+    "sd3": (StableDiffusion3Pipeline, _sd3, lambda: {**_SMALL, "max_sequence_length": 32}),
+    "flux": (
+        FluxPipeline,
+        _flux,
+        lambda: {**_SMALL, "max_sequence_length": 32, "true_cfg_scale": 4.0},
+    ),
+    "pixart": (
+        PixArtSigmaPipeline,
+        _pixart,
+        lambda: {**_SMALL, "max_sequence_length": 32, "use_resolution_binning": False},
+    ),
+    "sana": (
+        SanaPipeline,
+        _sana,
+        lambda: {
+            "height": 32,
+            "width": 32,
+            "max_sequence_length": 32,
+            "use_resolution_binning": False,
+            "complex_human_instruction": None,
+        },
+    ),
+    "qwen": (QwenImagePipeline, _qwen, lambda: {**_SMALL, "true_cfg_scale": 4.0}),
+    "wan": (
+        WanPipeline,
+        _wan,
+        lambda: {**_SMALL, "num_frames": 5, "max_sequence_length": 32},
+    ),
+    "wan with two transformers": (
+        WanPipeline,
+        lambda: _wan(transformer_2=_wan_transformer(), boundary_ratio=0.9),
+        lambda: {**_SMALL, "num_frames": 5, "max_sequence_length": 32},
+    ),
+    "animatediff": (AnimateDiffPipeline, _animatediff, lambda: {**_SMALL, "num_frames": 2}),
+}
+
+FAMILIES = list(_FAMILIES)
+
+
+def pipeline(family: str) -> Any:
+    """A pipeline of a family, on the CPU, the same every time."""
+    kind, parts, _ = _FAMILIES[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = kind(**parts())
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def request(family: str, **more: Any) -> dict[str, Any]:
+    """Arguments of a call that gives latents, the same every time."""
+    return {
+        "prompt": "girl eating pizza",
+        "negative_prompt": "wearing glasses",
+        "num_inference_steps": 5,
+        "generator": torch.Generator().manual_seed(0),
+        "output_type": "latent",
+        **_FAMILIES[family][2](),
+        **more,
+    }
