@@ -140,6 +140,7 @@ var lazyneg = (() => {
             this.tipText = text(this.tip);
             this.label = title;
             this.drag = drag;
+            this.pointer = 0;
             this.track.addEventListener("pointermove", (event) => this.moved(event));
             this.track.addEventListener("pointerdown", (event) => this.pressed(event));
             this.track.addEventListener("pointerleave", () => this.tip.classList.remove("lazyneg-on"));
@@ -161,17 +162,22 @@ var lazyneg = (() => {
         }
 
         moved(event) {
-            const share = this.share(event);
-            const {critical, stop, steps} = this.window;
+            this.pointer = this.share(event);
             if (this.draggable && this.track.hasPointerCapture(event.pointerId)) {
-                this.drag(Math.round(share * steps));
+                this.drag(Math.round(this.pointer * this.window.steps));
             }
-            const step = Math.min(Math.floor(share * steps), steps - 1);
+            this.tip.style.left = `${this.pointer * 100}%`;
+            this.tip.style.translate = `${-this.pointer * 100}% 0`;
+            this.tip.classList.add("lazyneg-on");
+            this.tell();
+        }
+
+        /** What the pointer is over. */
+        tell() {
+            const {critical, stop, steps} = this.window;
+            const step = Math.min(Math.floor(this.pointer * steps), steps - 1);
             const kind = step >= critical && step < stop ? "tipNegative" : this.early ? "tipEarly" : "tipEmpty";
             this.tipText.set(say(kind, {step, steps, percent: Math.floor(step * 100 / steps)}));
-            this.tip.style.left = `${share * 100}%`;
-            this.tip.style.translate = `${-share * 100}% 0`;
-            this.tip.classList.add("lazyneg-on");
         }
 
         key(event) {
@@ -220,6 +226,7 @@ var lazyneg = (() => {
                 if (name in about) this.track.setAttribute(name, about[name]);
                 else this.track.removeAttribute(name);
             }
+            this.tell();
         }
     }
 

@@ -21,10 +21,10 @@ def pick(page: Page, dropdown: str, choice: str) -> None:
 
 def plot(page: Page, axes: dict[str, tuple[str, str]]) -> Image.Image:
     """The grid that the plot makes of small pictures, without legend."""
-    page.text("#txt2img_prompt", DEFAULTS["prompt"])
-    page.text("#txt2img_neg_prompt", DEFAULTS["negative_prompt"])
+    page.text("#txt2img_prompt", str(DEFAULTS["prompt"]))
+    page.text("#txt2img_neg_prompt", str(DEFAULTS["negative_prompt"]))
     for name in ("steps", "seed", "cfg_scale"):
-        page.number(f"#txt2img_{name}", DEFAULTS[name])
+        page.number(f"#txt2img_{name}", float(str(DEFAULTS[name])))
     pick(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
     page.raw.uncheck(f"{PLOT}draw_legend input")
     for axis, (label, values) in axes.items():
