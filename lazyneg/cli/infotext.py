@@ -6,7 +6,11 @@ import json
 import re
 from dataclasses import dataclass, field
 
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_PAIR = re.compile(
+    r"""(?P<name>\w[^:,"\n]*): \s*
+    (?P<value> "(?:[^"\\]|\\.)*"(?=,|$) | [^,]*)""",
+    re.VERBOSE,
+)
 _NEGATIVE = "Negative prompt:"
 
 
@@ -60,7 +64,7 @@ def split(text: str) -> list[str]:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n]|^"', value) else value
 
 
 def _unquoted(value: str) -> str:

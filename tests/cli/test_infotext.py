@@ -24,6 +24,7 @@ def test_reads_what_the_webui_writes() -> None:
     [
         Infotext("girl", "ugly", PARAMETERS),
         Infotext("girl", "", PARAMETERS),
+        Infotext("girl", "ugly", {**PARAMETERS, "LazyNeg early prompt": '"lowres"'}),
         Infotext("女の子", "眼鏡", {**PARAMETERS, "LazyNeg early prompt": '"a", b: c\nd'}),
     ],
 )

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lazyneg.cli.infotext import Infotext
+from lazyneg.settings import Settings
 
 from .conftest import DEFAULTS, TITLE, Answer, WebUI, answered, same
 
@@ -221,3 +225,21 @@ def test_png_info_reads_it(webui: WebUI) -> None:
     assert read["parameters"]["LazyNeg critical step"] == "40%"
     assert read["parameters"]["LazyNeg stop step"] == "80%"
     assert Image.open(io.BytesIO(made.pngs[0])).info["parameters"] == made.infotext
+
+
+def test_the_host_reads_what_the_command_line_writes(webui: WebUI) -> None:
+    settings = Settings.parse(
+        {"enabled": True, "critical_step": 5, "stop_step": 9, "early_prompt": '"low, res": 1'}
+    )
+    parameters = {"Steps": "20", "Sampler": "Euler", "CFG scale": "7.5", "Seed": "1"}
+    written = Infotext("girl,\neating: pizza", "glasses", {**parameters, **settings.infotext()})
+    text = PngInfo()
+    text.add_text("parameters", str(written))
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=text)
+    image = base64.b64encode(file.getvalue()).decode()
+    read = webui.post("png-info", {"image": image})["parameters"]
+    assert read["Prompt"] == written.prompt
+    assert read["Negative prompt"] == written.negative
+    assert {key: read[key] for key in written.parameters} == written.parameters
+    assert Settings.from_infotext(read) == settings
