@@ -10,6 +10,7 @@ It makes small checkpoints loadable, and does on request what no user can ask fo
 - ``log``: counts the texts that the host encodes.
 """
 
+import copy
 import math
 from pathlib import Path
 
@@ -48,8 +49,6 @@ class Support(scripts.Script):
 
     def before_process(self, p, wanted):
         p.support = wanted or {}
-        # The host draws from its VAE's encoder without a seed.
-        torch.manual_seed(0)
         if p.support.get("log"):
             log_encoded_texts(p)
 
@@ -63,6 +62,8 @@ class Support(scripts.Script):
             raise RuntimeError("asked to fail before sampling")
 
     def process(self, p, wanted):
+        # The host draws from its VAE's encoder without a seed.
+        torch.manual_seed(0)
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
         if (wanted or {}).get("fail") in ("swap", "_encode"):
@@ -157,10 +158,10 @@ def mark(p):
         ]
 
     def with_marks(x, sigma, uncond, cond, **kwargs):
+        cond = copy.deepcopy(cond)  # the host keeps it for later requests
         for alternatives in cond.batch:
             for alternative in alternatives:
-                if alternative.schedules[0].cond[0, 0] != 1024:
-                    alternative.schedules = marked([alternative.schedules], 1024)[0]
+                alternative.schedules = marked([alternative.schedules], 1024)[0]
         return forward(x, sigma, marked(uncond, -1024), cond=cond, **kwargs)
 
     class WithoutMarks(torch.nn.Module):
