@@ -160,6 +160,8 @@ class _Run:
         self.pipe = pipe
         self.settings = settings
         self.rehearsal = rehearsal
+        # Most pipelines have but one, and may have been given its timesteps.
+        self.scheduler = schedulers(pipe)[0]
         self.in_loop = False
         self.first_step = True
         self.step = 0
@@ -169,20 +171,22 @@ class _Run:
         """Whether a scheduler stepped since the last call."""
         self.early: bool | None = None
         """Whether the blank negative prompt acts in this step; ``None`` while not known."""
+        self.denoisers = {id(made.module) for made in rehearsal.calls}
         self.known: list[_Known] = []
         self.paths: set[Path] = set()
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
 
-    def scheduled(self) -> None:
+    def scheduled(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
         self.step = self.calls = 0
         self.stepping = False
         self.early = None
         self.in_loop = self.in_loop or not self.rehearsal.progress_bar
 
-    def looping(self) -> None:
+    def looping(self, owner: Any) -> None:
         self.in_loop = True
 
-    def stepped(self) -> None:
+    def stepped(self, scheduler: Any) -> None:
         self.stepping = self.in_loop
         if self.first_step and self.in_loop:
             self.first_step = False
@@ -199,23 +203,17 @@ class _Run:
             self.calls = 0
             self.stepping = False
             self.early = None
+        steps = self._steps()
         if self.early is None:
-            self.early = not self.settings.window(self._steps()).active(self.step)
+            self.early = not self.settings.window(steps).active(self.step)
         call = self.calls
         self.calls += 1
         if self.first_step:
             return self._first(call, module, forward, args, kwargs)
-        if not self.early:
-            return forward(*args, **kwargs)
-        if not self.paths:
-            if call >= len(self.known):
-                raise DelayError(
-                    f"step {self.step} calls the denoiser more often than step 0, where the "
-                    "negative prompt made no difference: guidance that begins later than the "
-                    "first step cannot be delayed"
-                )
-            return forward(*args, **kwargs)
-        args, kwargs = self._blanked(call, module, args, kwargs)
+        known = id(module) in self.denoisers
+        # Past the last step come checkers and the like.
+        if self.early and (known or self.step < steps):
+            args, kwargs = self._blanked(call, module, args, kwargs)
         return forward(*args, **kwargs)
 
     def _first(
@@ -274,6 +272,13 @@ class _Run:
         """The arguments of a call with a blank negative prompt."""
         got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
         if not got:
+            later = call >= len(self.known) and not self.paths
+            if later or id(module) not in self.denoisers:
+                raise DelayError(
+                    f"step {self.step} calls {type(module).__name__} in a way that step 0 did "
+                    "not, so that the negative prompt may come in there: it cannot be delayed "
+                    "where guidance, or a second model, begins only within the delay"
+                )
             return args, kwargs
         # The call in the same place of the first step tells calls with equal texts apart.
         same_place = (known.blank_of(got) for known in self.known[call : call + 1])
@@ -297,5 +302,5 @@ class _Run:
         if self.rehearsal.announces_steps:
             announced: int = vars(self.pipe)["_num_timesteps"]
             return announced
-        scheduler = schedulers(self.pipe)[0]
-        return len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0)
+        begin = getattr(self.scheduler, "begin_index", None) or 0
+        return len(self.scheduler.timesteps) - begin

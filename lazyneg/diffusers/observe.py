@@ -16,13 +16,13 @@ import torch
 class Observer(Protocol):
     """What is told of a pipeline call."""
 
-    def scheduled(self) -> None:
-        """A scheduler was given its timesteps."""
+    def scheduled(self, scheduler: Any) -> None:
+        """A scheduler is about to be given its timesteps."""
 
-    def looping(self) -> None:
-        """The pipeline opened a progress bar."""
+    def looping(self, owner: Any) -> None:
+        """A pipeline, or a block of one, opens a progress bar."""
 
-    def stepped(self) -> None:
+    def stepped(self, scheduler: Any) -> None:
         """A scheduler is about to step."""
 
     def called(
@@ -83,27 +83,29 @@ def _seam(module: torch.nn.Module) -> Iterator[None]:
 class _Method:
     """Stands in for a method of one object, and tells the observer of calls."""
 
-    def __init__(self, method: Callable[..., Any], event: str) -> None:
+    def __init__(self, owner: Any, method: Callable[..., Any], event: str) -> None:
         # Pipelines look at the signature of a scheduler's methods.
         functools.update_wrapper(self, method)
+        self.owner = owner
         self.method = method
         self.event = event
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if observer := _observer.get():
-            getattr(observer, self.event)()
+            getattr(observer, self.event)(self.owner)
         return self.method(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Method:
         # Some pipelines step copies of their scheduler: the method must be the copy's own.
-        return _Method(copy.deepcopy(self.method, memo), self.event)
+        owner, method = copy.deepcopy((self.owner, self.method), memo)
+        return _Method(owner, method, self.event)
 
 
 @contextlib.contextmanager
 def _method(owner: Any, name: str, event: str) -> Iterator[None]:
     attributes = vars(owner)
     own = attributes.get(name)
-    attributes[name] = _Method(getattr(owner, name), event)
+    attributes[name] = _Method(owner, getattr(owner, name), event)
     try:
         yield
     finally:

@@ -61,13 +61,13 @@ class _Rehearsing:
     scheduled_at: int = 0
     looping_at: int | None = None
 
-    def scheduled(self) -> None:
+    def scheduled(self, scheduler: Any) -> None:
         self.scheduled_at = len(self.calls)
 
-    def looping(self) -> None:
+    def looping(self, owner: Any) -> None:
         self.looping_at = len(self.calls)
 
-    def stepped(self) -> None:
+    def stepped(self, scheduler: Any) -> None:
         raise Stop
 
     def called(

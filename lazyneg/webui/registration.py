@@ -18,7 +18,7 @@ def register() -> type | None:
     if "denoiser" not in inspect.signature(script_callbacks.CFGDenoiserParams).parameters:
         print(
             "Lazy Negative: this WebUI is too old (its CFG denoiser callback lacks `denoiser`). "
-            "The extension stays off; WebUI 1.6.0 or newer is needed."
+            "The extension stays off; WebUI 1.8.0 or newer is needed."
         )
         return None
 

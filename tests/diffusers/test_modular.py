@@ -88,7 +88,7 @@ def test_applied_where_guidance_begins_later(pipe: ModularPipeline) -> None:
     lazyneg.apply(pipe, 1)
     latents(pipe)
     lazyneg.apply(pipe, 4)
-    with pytest.raises(DelayError, match="begins later"):
+    with pytest.raises(DelayError, match="begins only within the delay"):
         latents(pipe)
 
 

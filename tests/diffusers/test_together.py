@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import KandinskyV22CombinedPipeline, StableDiffusionPipeline, VQModel
+from diffusers import (
+    DDPMScheduler,
+    KandinskyV22CombinedPipeline,
+    PriorTransformer,
+    StableDiffusionPipeline,
+    StableUnCLIPPipeline,
+    VQModel,
+)
+from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
 
 import lazyneg
 from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop
-from tests.diffusers.tiny import pipeline, request
+from tests.diffusers.tiny import clip, pipeline, request, unet
 
 
 def latents(pipe: Any, family: str, **more: Any) -> torch.Tensor:
@@ -165,3 +173,40 @@ def test_one_progress_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert shown.count("painting:   0%") == 1
     assert "painting: 100%" in shown
+
+
+def two_stages() -> Any:
+    """Its first loop makes an embedding of the picture, and knows no negative prompt."""
+    parts = {name: part for name, part in pipeline("sd").components.items() if part}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = StableUnCLIPPipeline(
+            prior_tokenizer=parts["tokenizer"],
+            prior_text_encoder=clip(projection=True),
+            prior=PriorTransformer(
+                num_attention_heads=2, attention_head_dim=8, embedding_dim=32, num_layers=1
+            ),
+            prior_scheduler=DDPMScheduler(
+                variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+            ),
+            image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=32),
+            image_noising_scheduler=DDPMScheduler(),
+            **{name: parts[name] for name in ("tokenizer", "text_encoder", "scheduler", "vae")},
+            unet=unet(class_embed_type="projection", projection_class_embeddings_input_dim=64),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    for name in ("prior", "unet", "prior_text_encoder"):
+        getattr(pipe, name).eval()
+    return pipe
+
+
+def test_a_negative_prompt_that_comes_in_with_a_second_model_is_an_error() -> None:
+    pipe = two_stages()
+    plain = latents(pipe, "sd", prior_num_inference_steps=2)
+    empty = latents(pipe, "sd", prior_num_inference_steps=2, negative_prompt="")
+    assert not torch.equal(plain, empty)
+    lazyneg.apply(pipe, 1)
+    with pytest.raises(DelayError, match="calls UNet2DConditionModel in a way that step 0 did"):
+        latents(pipe, "sd", prior_num_inference_steps=2)
+    lazyneg.remove(pipe)
+    assert torch.equal(latents(pipe, "sd", prior_num_inference_steps=2), plain)

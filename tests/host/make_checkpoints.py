@@ -166,15 +166,7 @@ def unet_weights(model: Any, config: dict[str, Any], seed: int) -> Tensors:
 
 def vae_weights(seed: int) -> Tensors:
     vae = AutoencoderKL(VAE_CONFIG, {"target": "torch.nn.Identity"}, embed_dim=4)
-    weights = random_like(vae.state_dict(), seed)
-    certain(weights, "quant_conv", 4)
-    return prefixed("first_stage_model.", weights)
-
-
-def certain(weights: Tensors, layer: str, channels: int) -> None:
-    """The host draws from what the encoder gives, with a seed of its own: leave it no choice."""
-    weights[f"{layer}.weight"][channels:] = 0
-    weights[f"{layer}.bias"][channels:] = -30
+    return prefixed("first_stage_model.", random_like(vae.state_dict(), seed))
 
 
 def clip_weights(prefix: str, seed: int, model: Any = CLIPTextModel) -> Tensors:

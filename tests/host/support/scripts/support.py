@@ -48,6 +48,8 @@ class Support(scripts.Script):
 
     def before_process(self, p, wanted):
         p.support = wanted or {}
+        # The host draws from its VAE's encoder without a seed.
+        torch.manual_seed(0)
         if p.support.get("log"):
             log_encoded_texts(p)
 
