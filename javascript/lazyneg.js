@@ -164,7 +164,7 @@ var lazyneg = (() => {
         moved(event) {
             this.pointer = this.share(event);
             if (this.draggable && this.track.hasPointerCapture(event.pointerId)) {
-                this.drag(Math.round(this.pointer * this.window.steps));
+                this.drag(Math.round(this.pointer * this.span.steps));
             }
             this.tip.style.left = `${this.pointer * 100}%`;
             this.tip.style.translate = `${-this.pointer * 100}% 0`;
@@ -174,14 +174,14 @@ var lazyneg = (() => {
 
         /** What the pointer is over. */
         tell() {
-            const {critical, stop, steps} = this.window;
+            const {critical, stop, steps} = this.span;
             const step = Math.min(Math.floor(this.pointer * steps), steps - 1);
             const kind = step >= critical && step < stop ? "tipNegative" : this.early ? "tipEarly" : "tipEmpty";
             this.tipText.set(say(kind, {step, steps, percent: Math.floor(step * 100 / steps)}));
         }
 
         key(event) {
-            const {critical, steps} = this.window;
+            const {critical, steps} = this.span;
             const page = Math.max(Math.round(steps / 10), 1);
             const step = {
                 ArrowLeft: critical - 1,
@@ -198,11 +198,11 @@ var lazyneg = (() => {
             this.drag(Math.min(Math.max(step, 0), steps));
         }
 
-        show({window, early, draggable}) {
-            this.window = window;
+        show({span, early, draggable}) {
+            this.span = span;
             this.early = early;
             this.draggable = draggable;
-            const {critical, stop, steps} = window;
+            const {critical, stop, steps} = span;
             const ends = [0, critical, stop, steps];
             this.parts.forEach((part, i) => {
                 part.style.flexGrow = ends[i + 1] - ends[i];
@@ -218,8 +218,8 @@ var lazyneg = (() => {
                     "aria-valuemin": 0,
                     "aria-valuemax": steps,
                     "aria-valuenow": critical,
-                    "aria-valuetext": words(window),
-                } : {"aria-description": words(window)}),
+                    "aria-valuetext": words(span),
+                } : {"aria-description": words(span)}),
             };
             for (const name of ["role", "tabindex", "aria-label", "aria-description", "aria-valuemin",
                 "aria-valuemax", "aria-valuenow", "aria-valuetext"]) {
@@ -356,28 +356,28 @@ var lazyneg = (() => {
         refresh() {
             const settings = this.settings();
             const [first, hires] = this.steps();
-            const windows = [windowOf(settings, first), hires && windowOf(settings, hires, true)];
+            const spans = [windowOf(settings, first), hires && windowOf(settings, hires, true)];
             const early = this.filled(this.own("early_prompt"));
             this.unit = settings.unit;
             this.range(settings.unit);
             this.root.classList.toggle("lazyneg-off", !this.checked(this.own("enabled")));
             this.root.classList.toggle("lazyneg-two", Boolean(hires));
-            this.first.show({window: windows[0], early, draggable: true});
-            if (hires) this.hires.show({window: windows[1], early, draggable: settings.hires === "own"});
+            this.first.show({span: spans[0], early, draggable: true});
+            if (hires) this.hires.show({span: spans[1], early, draggable: settings.hires === "own"});
             this.words.set(hires ?
-                [["firstPass", windows[0]], ["hiresPass", windows[1]]]
-                    .map(([pass, window]) => say("joined", {pass: say(pass), words: words(window)})).join("\n") :
-                words(windows[0]));
-            this.warnings.set(this.warningsFor(settings, windows.filter(Boolean)).map((key) => say(key)).join(" "));
+                [["firstPass", spans[0]], ["hiresPass", spans[1]]]
+                    .map(([pass, span]) => say("joined", {pass: say(pass), words: words(span)})).join("\n") :
+                words(spans[0]));
+            this.warnings.set(this.warningsFor(settings, spans.filter(Boolean)).map((key) => say(key)).join(" "));
         }
 
-        warningsFor(settings, windows) {
-            if (!this.checked(this.own("enabled"))) return ["off"];
+        warningsFor(settings, spans) {
             const keys = [];
             if (/<lazyneg:[^>]+>/.test(this.find(`${this.tab}_prompt`, TEXT)?.value)) keys.push("warnTag");
+            if (!this.checked(this.own("enabled"))) return keys.length ? keys : ["off"];
             if (settings.stop_step && settings.stop_step <= settings.critical_step) keys.push("warnStop");
-            else if (windows.every(({critical, stop}) => critical >= stop)) keys.push("warnNever");
-            else if (windows.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");
+            else if (spans.every(({critical, stop}) => critical >= stop)) keys.push("warnNever");
+            else if (spans.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");
             // A style may bring a negative prompt of its own.
             if (!this.filled(`${this.tab}_neg_prompt`) && !this.find(`${this.tab}_styles`, ".token")) keys.push("warnEmpty");
             if (this.number(`${this.tab}_cfg_scale`) === 1) keys.push("warnGuidance");

@@ -55,7 +55,7 @@ def page(browser: Any, server: WebUI) -> Iterator[Page]:
 def opened(browser: Any, server: WebUI, *, theme: str = "light", **about: Any) -> Iterator[Page]:
     """The WebUI's page in a fresh browser profile."""
     about.setdefault("viewport", {"width": 1400, "height": 1400})
-    context = browser.new_context(permissions=["clipboard-read"], **about)
+    context = browser.new_context(**about)
     try:
         page = Page(context.new_page(), f"{server.url}/?__theme={theme}")
         page.load()
@@ -130,6 +130,14 @@ class Page:
                 shown[name] = int(self.own(tab, name, "input[type=number]").input_value())
         return shown
 
+    def expect(self, values: dict[str, Any], tab: str = "txt2img") -> None:
+        """All settings, as soon as the page shows them."""
+        for _ in range(20):
+            if self.values(tab) == values:
+                return
+            self.settle()
+        assert self.values(tab) == values
+
     def words(self, tab: str = "txt2img") -> str:
         return str(self.inside(tab, ".lazyneg-words").inner_text())
 
@@ -163,8 +171,10 @@ class Page:
         """The host's "Reload UI", which builds the page anew from the saved settings."""
         self.to_tab("Settings")
         self.raw.click("#settings_restart_gradio")
-        # The server goes away and comes back.
-        self.settle(3000)
+        # The server goes away and comes back. Its old page would load itself in between.
+        self.settle(1000)
+        self.raw.goto("about:blank")
+        self.settle(2000)
         for _ in range(100):
             try:
                 if requests.get(self.url, timeout=5).ok:

@@ -144,8 +144,10 @@ def test_warnings_in_words(page: Page) -> None:
     page.text("#txt2img_prompt", "a cat <lazyneg:3>")
     page.settle()
     assert "tag" in page.warnings()
-    page.text("#txt2img_prompt", "a cat")
     page.own("txt2img", "enabled-visible-checkbox").click()
+    page.settle()
+    assert "tag" in page.warnings(), "it acts also when the accordion is off"
+    page.text("#txt2img_prompt", "a cat")
     page.settle()
     assert page.warnings().startswith("Off.")
 
