@@ -20,6 +20,10 @@ SLIDER_MAXIMUM = {"steps": 150, "percent": 100}
 negative prompt never acts. More percent are not."""
 
 
+MAXIMUM = 10**9
+"""No number of steps is larger. All that matters is that it can be written and read back."""
+
+
 class SettingsError(ValueError):
     """A setting has a value that is not allowed. The message names the value and what is."""
 
@@ -256,7 +260,8 @@ def _checked(setting: Setting, value: object) -> Any:
     else:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0:
-            return int(value)
-        allowed = "whole numbers from 0"
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if whole and 0 <= int(value) <= MAXIMUM:  # type: ignore[call-overload]
+            return int(value)  # type: ignore[call-overload]
+        allowed = f"whole numbers from 0 to {MAXIMUM}"
     raise SettingsError(f"{setting.name} is {value!r}; allowed: {allowed}")

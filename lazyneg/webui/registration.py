@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import inspect
 
-from modules import script_callbacks
-
-from lazyneg.webui import axes, options, prompt_tag, sampling
+from modules import script_callbacks, scripts
 
 
 def register() -> type | None:
     """Registers the callbacks and returns the script class, which the host finds by itself.
 
-    Returns ``None`` on a host that does not hand the denoiser to its callbacks: without it there
-    is no telling which step is being made.
+    Returns ``None`` on a host that does not hand the denoiser to its callbacks, without which
+    there is no telling which step is being made, or does not announce each pass.
     """
-    if "denoiser" not in inspect.signature(script_callbacks.CFGDenoiserParams).parameters:
+    given = inspect.signature(script_callbacks.CFGDenoiserParams).parameters
+    if "denoiser" not in given or not hasattr(scripts.Script, "process_before_every_sampling"):
         print(
-            "Lazy Negative: this WebUI is too old (its CFG denoiser callback lacks `denoiser`). "
-            "The extension stays off; WebUI 1.8.0 or newer is needed."
+            "Lazy Negative: this WebUI is too old. The extension stays off; "
+            "WebUI 1.10.0 or newer is needed."
         )
         return None
 
+    # An old host lacks more than this that they import.
+    from lazyneg.webui import axes, options, prompt_tag, sampling
     from lazyneg.webui.script import LazyNegativeScript
 
     script_callbacks.on_cfg_denoiser(sampling.on_cfg_denoiser)

@@ -13,6 +13,7 @@ from modules import (
     extra_networks,
     processing,
     prompt_parser,
+    sd_hijack,
     sd_samplers,
     sd_samplers_common,
     shared,
@@ -56,7 +57,9 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         _report(p, str(error))
         # A tag in the prompt acts as it will when the picture's infotext is pasted.
         settings = Settings()
-    if settings.delays() or settings.delays(hires_pass=True) or options.infotext_at_zero():
+    acts = settings.delays() or settings.delays(hires_pass=True)
+    prompts = (*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or ()))
+    if acts or options.infotext_at_zero() or any(map(_tags, prompts)):
         p.extra_generation_params.update(
             {key: _quoted(value) for key, value in settings.infotext().items()}
         )
@@ -202,14 +205,19 @@ def _encode(p: Any, job: Job) -> None:
         height=size[1],
         **about,
     )
-    job.early = p.get_conds_with_caching(
-        prompt_parser.get_learned_conditioning,
-        prompts,
-        p.firstpass_steps,
-        [_host_cache(p, size, hires_steps is not None)],
-        networks,
-        hires_steps,
-    )
+    # What the host notes for the infotext meanwhile would only reach the pictures after this one.
+    notes = dict(sd_hijack.model_hijack.extra_generation_params)
+    try:
+        job.early = p.get_conds_with_caching(
+            prompt_parser.get_learned_conditioning,
+            prompts,
+            p.firstpass_steps,
+            [_host_cache(p, size, hires_steps is not None)],
+            networks,
+            hires_steps,
+        )
+    finally:
+        sd_hijack.model_hijack.extra_generation_params = notes
     job.checkpoint = shared.sd_model.sd_checkpoint_info
 
 

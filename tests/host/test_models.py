@@ -97,6 +97,22 @@ def test_refiner_switch(webui: WebUI, switch_at: float) -> None:
     assert not same(stopped, edited)
 
 
+def test_refiner_in_the_hires_pass(webui: WebUI) -> None:
+    request = {
+        "steps": STEPS,
+        "refiner_checkpoint": "sd1b",
+        "refiner_switch_at": 0.5,
+        "enable_hr": True,
+        "hr_upscaler": "Latent",
+        "hr_scale": 1.5,
+        "denoising_strength": 0.8,
+        "override_settings": {"sd_model_checkpoint": "sd1"},
+    }
+    never = webui([True, STEPS, "steps", 0, "same"], **request)
+    assert same(never, webui(**request, negative_prompt=""))
+    assert not same(never, webui(**request))
+
+
 def test_sdxl_refiner(webui: WebUI) -> None:
     request = {
         "steps": STEPS,

@@ -90,6 +90,12 @@ def test_the_early_prompt(webui: WebUI) -> None:
     assert same(embedding, webui(negative_prompt="[EasyNegativeV2:glasses:3]"))
 
 
+def test_an_embedding_in_the_early_prompt_is_noted_alike_in_all_pictures(webui: WebUI) -> None:
+    made = webui([True, 4, "steps", 0, "full", 0, "EasyNegativeV2"], n_iter=2)
+    first, second = made.info["infotexts"]
+    assert first.replace("Seed: 1", "Seed: 2") == second
+
+
 @pytest.mark.parametrize(("percent", "step"), [(0, 0), (13, 1), (25, 2), (60, 4), (100, 8)])
 def test_percent(webui: WebUI, percent: int, step: int) -> None:
     assert same(webui([True, percent, "percent"]), webui([True, step]))

@@ -9,12 +9,16 @@ import pytest
 from .conftest import WebUI, same
 
 STEPS = 8
+TWO_CALLS = "Two calls"
+"""The sampler of the test support extension."""
 
 
 @pytest.fixture(scope="module")
 def calls_per_step(webui: WebUI) -> dict[str, int]:
     return {
-        sampler["name"]: 2 if sampler["options"].get("second_order") == "True" else 1
+        sampler["name"]: 2
+        if sampler["options"].get("second_order") == "True" or sampler["name"] == TWO_CALLS
+        else 1
         for sampler in webui.get("samplers")
     }
 
@@ -41,6 +45,7 @@ SAMPLERS = [
     "PLMS",
     "UniPC",
     "LCM",
+    TWO_CALLS,
 ]
 
 
@@ -66,7 +71,9 @@ def test_txt2img(webui: WebUI, calls_per_step: dict[str, int], sampler: str) -> 
         shown.append(lazy)
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "DPM adaptive"])
+@pytest.mark.parametrize(
+    "sampler", [name for name in SAMPLERS if name not in ("DPM adaptive", TWO_CALLS)]
+)
 def test_the_hosts_prompt_editing(
     webui: WebUI, calls_per_step: dict[str, int], sampler: str
 ) -> None:

@@ -1,6 +1,6 @@
 """Makes the host look as it was before its callbacks were handed the denoiser."""
 
-from modules import script_callbacks
+from modules import options, script_callbacks
 
 
 class CFGDenoiserParams:
@@ -9,3 +9,4 @@ class CFGDenoiserParams:
 
 
 script_callbacks.CFGDenoiserParams = CFGDenoiserParams
+del options.OptionHTML  # the extension imports it; it was not there either

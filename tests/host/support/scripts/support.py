@@ -8,6 +8,8 @@ It makes small checkpoints loadable, and does on request what no user can ask fo
 - ``stop``: interrupts or skips in the middle of a run;
 - ``mark``: does to the conditionings what ControlNet's extension does;
 - ``log``: counts the texts that the host encodes.
+
+It also brings a sampler that makes more denoiser calls than the host is told.
 """
 
 import copy
@@ -16,7 +18,16 @@ from pathlib import Path
 
 import open_clip
 import torch
-from modules import devices, prompt_parser, script_callbacks, scripts, shared
+from modules import (
+    devices,
+    prompt_parser,
+    script_callbacks,
+    scripts,
+    sd_samplers,
+    sd_samplers_common,
+    sd_samplers_kdiffusion,
+    shared,
+)
 from modules.models.sd3 import sd3_cond, sd3_impls
 
 import lazyneg.webui.sampling
@@ -33,6 +44,31 @@ sd3_cond.CLIPL_CONFIG.update(SMALL_CLIP)
 sd3_cond.CLIPG_CONFIG.update(SMALL_CLIP)
 sd3_impls.VAEEncoder.__init__.__defaults__ = (32, (1, 1, 1, 1), 1, 3, 16, torch.float32, None)
 sd3_impls.VAEDecoder.__init__.__defaults__ = (32, 3, (1, 1, 1, 1), 1, 256, 16, torch.float32, None)
+
+
+@torch.no_grad()
+def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Heun's method, of whose second calls the host knows nothing: samplers of the Forge family."""
+    for i in range(len(sigmas) - 1):
+        slope = (x - model(x, sigmas[i] * x.new_ones([len(x)]), **extra_args)) / sigmas[i]
+        ahead = x + slope * (sigmas[i + 1] - sigmas[i])
+        if sigmas[i + 1] > 0:
+            denoised = model(ahead, sigmas[i + 1] * x.new_ones([len(x)]), **extra_args)
+            slope = (slope + (ahead - denoised) / sigmas[i + 1]) / 2
+        x = x + slope * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+sd_samplers.all_samplers.append(
+    sd_samplers_common.SamplerData(
+        "Two calls",
+        lambda model: sd_samplers_kdiffusion.KDiffusionSampler(two_calls, model),
+        ["two_calls"],
+        {},
+    )
+)
+sd_samplers.all_samplers_map = {sampler.name: sampler for sampler in sd_samplers.all_samplers}
+sd_samplers.set_samplers()
 
 
 class Support(scripts.Script):
