@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from tests.host.conftest import WebUI, start, webui_files
 
@@ -57,7 +56,7 @@ def opened(browser: Any, server: WebUI, *, theme: str = "light", **about: Any) -
     about.setdefault("viewport", {"width": 1400, "height": 1400})
     context = browser.new_context(**about)
     try:
-        page = Page(context.new_page(), f"{server.url}/?__theme={theme}")
+        page = Page(context.new_page(), server, theme)
         page.load()
         yield page
     finally:
@@ -67,9 +66,10 @@ def opened(browser: Any, server: WebUI, *, theme: str = "light", **about: Any) -
 class Page:
     """What a user sees and does. ``tab`` is ``txt2img`` or ``img2img``."""
 
-    def __init__(self, page: Any, url: str) -> None:
+    def __init__(self, page: Any, server: WebUI, theme: str) -> None:
         self.raw = page
-        self.url = url
+        self.server = server
+        self.url = f"{server.url}/?__theme={theme}"
         page.set_default_timeout(30_000)
 
     def load(self) -> None:
@@ -170,16 +170,10 @@ class Page:
     def reload_ui(self) -> None:
         """The host's "Reload UI", which builds the page anew from the saved settings."""
         self.to_tab("Settings")
+        starts = self.server.starts()
         self.raw.click("#settings_restart_gradio")
-        # The server goes away and comes back. Its old page would load itself in between.
-        self.settle(1000)
+        # The old page would ask too early whether the server is back.
+        self.settle(500)
         self.raw.goto("about:blank")
-        self.settle(2000)
-        for _ in range(100):
-            try:
-                if requests.get(self.url, timeout=5).ok:
-                    break
-            except requests.RequestException:
-                pass
-            self.settle()
+        self.server.wait(starts + 1)
         self.load()

@@ -87,6 +87,20 @@ class WebUI:
         self.log = log
         self.session = requests.Session()
 
+    def starts(self) -> int:
+        """How often the host says it has built its page."""
+        return self.log.read_text(errors="replace").count("Startup time:")
+
+    def wait(self, starts: int, server: subprocess.Popen[bytes] | None = None) -> None:
+        """Until the page is built. A request that comes before stops the host's start."""
+        for _ in range(600):
+            if self.starts() >= starts:
+                return
+            if server is not None and server.poll() is not None:
+                break
+            time.sleep(0.5)
+        raise AssertionError(self.log.read_text(errors="replace")[-5000:])
+
     def get(self, path: str) -> Any:
         response = self.session.get(f"{self.url}/sdapi/v1/{path}", timeout=300)
         response.raise_for_status()
@@ -186,19 +200,14 @@ def start(host: Path, python: str, data: Path) -> Iterator[WebUI]:
                 "HF_HUB_OFFLINE": "1",
                 "TRANSFORMERS_OFFLINE": "1",
                 "OMP_NUM_THREADS": "1",
+                "PYTHONUNBUFFERED": "1",
             },
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         client = WebUI(f"http://127.0.0.1:{port}", log)
         try:
-            for _ in range(600):
-                try:
-                    client.get("samplers")
-                    break
-                except (requests.ConnectionError, requests.HTTPError):
-                    assert server.poll() is None, log.read_text(errors="replace")[-5000:]
-                    time.sleep(0.5)
+            client.wait(starts=1, server=server)
             client.options(**OPTIONS)
             yield client
         finally:
