@@ -206,7 +206,9 @@ def _encode(p: Any, job: Job) -> None:
         **about,
     )
     # What the host notes for the infotext meanwhile would only reach the pictures after this one.
-    notes = dict(sd_hijack.model_hijack.extra_generation_params)
+    # (Forge notes nothing there.)
+    notes = getattr(sd_hijack.model_hijack, "extra_generation_params", {})
+    noted = dict(notes)
     try:
         job.early = p.get_conds_with_caching(
             prompt_parser.get_learned_conditioning,
@@ -217,7 +219,8 @@ def _encode(p: Any, job: Job) -> None:
             hires_steps,
         )
     finally:
-        sd_hijack.model_hijack.extra_generation_params = notes
+        notes.clear()
+        notes.update(noted)
     job.checkpoint = shared.sd_model.sd_checkpoint_info
 
 
