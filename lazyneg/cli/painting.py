@@ -56,18 +56,10 @@ class Painter:
         except TypeError as error:
             raise ModelError(f"{model}: {error}") from error
         models.load_embeddings(self.pipe, embeddings)
-        digest = models.short_hash(model)
         self.about = {"Model": model.stem if model.is_file() else model.name}
         if model.is_file():
-            self.about = {"Model hash": digest, **self.about}
-        self.made_with = {
-            "Model": self.about["Model"],
-            "Model hash": digest,
-            **{f"Embedding {path.stem}": models.short_hash(path) for path in embeddings},
-            "Device": self.pipe.device.type,
-            "Precision": str(self.pipe.dtype).removeprefix("torch."),
-        }
-        """All besides a request that makes a difference to its picture."""
+            self.about = {"Model hash": models.short_hash(model), **self.about}
+        self.files = {"Model": model, **{f"Embedding {path.stem}": path for path in embeddings}}
         self.scheduler = self.pipe.scheduler
         self.parameters = inspect.signature(type(self.pipe).__call__).parameters
 
@@ -123,6 +115,15 @@ class Painter:
             (picture, self._infotext(job, seed, picture, settings))
             for seed, picture in zip(seeds, result.images, strict=True)
         ]
+
+    def made_with(self) -> dict[str, str]:
+        """All besides a request that makes a difference to its picture."""
+        return {
+            **{f"{name} hash": models.short_hash(path) for name, path in self.files.items()},
+            **self.about,
+            "Device": self.pipe.device.type,
+            "Precision": str(self.pipe.dtype).removeprefix("torch."),
+        }
 
     def iterations(self, wanted: Mapping[str, str]) -> int:
         """Iterations of the pipeline's loop: what the critical step is counted in.

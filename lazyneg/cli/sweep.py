@@ -126,16 +126,16 @@ def sweep(
             if device in (None, "cuda") and torch.cuda.is_available():
                 device = f"cuda:{ranks.local % torch.cuda.device_count()}"
             painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
-            maker = painter.made_with
+            maker = painter.made_with()
             if maker["Device"] == "cpu":
                 # Their number shows in the last bits, and launchers would set it.
                 torch.set_num_threads(threads)
-                maker = {**maker, "Threads": str(threads)}
+                maker["Threads"] = str(threads)
             plan = Plan(grid, painter.iterations(parameters), maker)
             looking = _looking(grid, model is None, detector, object_, threshold, box, device)
-            if ranks.rank == 0:
-                typer.echo(_work(plan, missing(plan, output / "pictures")))
             if dry_run:
+                if ranks.rank == 0:
+                    typer.echo(_work(plan, missing(plan, output / "pictures")))
                 return
             summaries = run(plan, painter, looking, output, ranks)
             if ranks.rank == 0:

@@ -67,7 +67,8 @@ class ZeroShot:
     def _scores(self, images: Sequence[Image], words: str, other: str | None = None) -> list[float]:
         pictures = [image.convert("RGB") for image in images]
         if self.kind == "owl":
-            found = [self.pipe(image, candidate_labels=[words]) for image in pictures]
+            # Where the threshold is, is not for the pipeline to say.
+            found = self.pipe(pictures, candidate_labels=[words], threshold=0.0)
         else:
             labels = [words, other or f"no {words}"]
             found = self.pipe(pictures, candidate_labels=labels, hypothesis_template="{}")
@@ -78,5 +79,12 @@ class ZeroShot:
 
 
 def known_in(text: str, names: Sequence[str]) -> list[str]:
-    """The objects that a negative prompt names, out of those that a detector knows."""
-    return [name for name in names if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)]
+    """The objects that a negative prompt names, out of those that a detector knows.
+
+    Of names within each other, such as ``hat`` and ``red hat``, the longest.
+    """
+    found: list[str] = []
+    for name in sorted(names, key=len, reverse=True):
+        text, count = re.subn(rf"\b{re.escape(name)}\b", "|", text, flags=re.IGNORECASE)
+        found += [name] * bool(count)
+    return sorted(found, key=list(names).index)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 
 def write(path: Path, data: bytes) -> None:
     """Writes a file that is never seen half-written, also not after a crash."""
@@ -29,4 +31,4 @@ def is_whole(path: Path) -> bool:
             picture.verify()
     except (OSError, SyntaxError, ValueError):
         return False
-    return True
+    return data.endswith(_END)

@@ -51,16 +51,23 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
             path.unlink(missing_ok=True)
     ranks.agree(None)
     painter.pipe.set_progress_bar_config(disable=True)
+    total = len(plan.paintings) * len(plan.grid.seeds)
+    finished = total - len(wanted)
     with tqdm(
-        desc="painting", total=len(wanted), unit=" pictures", disable=ranks.rank > 0
+        desc="painting",
+        total=total,
+        initial=finished,
+        unit=" pictures",
+        disable=ranks.rank > 0,
     ) as progress:
         for batch, names in ranks.share(todo):
             _make_batch(plan, painter, folder, batch, names)
             if ranks.rank == 0:
                 # The other processes' pictures count too.
-                progress.update(sum(path.exists() for path in wanted) - progress.n)
+                made = finished + sum(path.exists() for path in wanted)
+                progress.update(made - progress.n)
         ranks.gather(())
-        progress.update(len(wanted) - progress.n)
+        progress.update(total - progress.n)
 
 
 def _make_batch(

@@ -59,6 +59,8 @@ def mse(picture: NDArray[Any], reference: NDArray[Any], where: NDArray[np.bool_]
 def ssim(picture: NDArray[Any], reference: NDArray[Any], where: NDArray[np.bool_]) -> float:
     """Structural similarity of two pictures, 1 being the same; arguments as for :func:`mse`."""
     window = min(7, *where.shape)
+    # Its windows would carry what is left out over the edge.
+    picture = np.where(where[..., None], picture, reference)
     _, similarity = structural_similarity(
         reference,
         picture,

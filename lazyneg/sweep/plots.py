@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lazyneg.sweep.plan import digest
 from lazyneg.sweep.summary import Estimate, Line, Summary
@@ -82,6 +83,8 @@ def _draw_front(axes: Any, summary: Summary) -> None:
                 (x.value, y.value),
                 xytext=(6, 5),
                 textcoords="offset points",
+                color=color,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
             )
     if summary.choice and summary.choice.removal:
         axes.plot(
@@ -98,19 +101,17 @@ def _draw_front(axes: Any, summary: Summary) -> None:
 
 def _draw_curves(axes: Any, summary: Summary) -> None:
     for color, (stop, lines) in zip(_COLORS * 9, _by_stop(summary.lines).items()):
-        until = f", until {stop}" if stop else ""
         steps = [line.settings.critical_step for line in lines]
-        for name, style, estimates in (
-            ("removal", "-", [line.removal for line in lines]),
-            ("preservation", "--", [line.similarity for line in lines]),
-        ):
-            _draw_curve(axes, steps, estimates, f"{name}{until}", style, color)
+        removal = [line.removal for line in lines]
+        until = f", until {stop}" if stop else ""
+        _draw_curve(axes, steps, removal, f"removal{until}", "-", color)
         if not stop:
+            kept = [line.similarity for line in lines]
             induced = [line.induction for line in lines]
+            _draw_curve(axes, steps, kept, "preservation", "--", color)
             _draw_curve(axes, steps, induced, "induction", ":", _INDUCED)
-    axes.set_xlabel(
-        f"critical step{' in percent' if summary.lines[0].settings.unit == 'percent' else ''}"
-    )
+    percent = summary.lines[0].settings.unit == "percent"
+    axes.set_xlabel("critical step in percent" if percent else "critical step")
     axes.set_ylim(-0.05, 1.08)
     axes.legend(loc="best", frameon=False, fontsize=9)
 

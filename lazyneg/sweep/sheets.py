@@ -28,9 +28,9 @@ def contact_sheet(
     with Image.open(rows[0][1][0]) as first:
         scale = min(1, _SIDE / max(first.size))
         width, height = (max(1, round(side * scale)) for side in first.size)
-    size = max(13, min(width, height) // 7)
+    size = max(13, min(width, height) // 5)
     font = ImageFont.load_default(size)
-    left = 2 * size + int(max(font.getlength(label) for label, _, _ in rows))
+    left = 2 * size + round(max(font.getlength(label) for label, _, _ in rows))
     top = 2 * size
     step = (width + _GAP, height + _GAP + _MARK)
     sheet = Image.new("RGB", (left + step[0] * len(seeds), top + step[1] * len(rows)), "white")

@@ -110,8 +110,8 @@ class Summary:
     present: int
     seeds: int
     lines: tuple[Line, ...]
-    choice: Line | None
-    why: str
+    choice: Line | None = None
+    why: str = ""
 
     @property
     def title(self) -> str:
@@ -184,18 +184,11 @@ def _section(
                 mean(of_row[f"mse{suffix}"]),
             )
         )
-    choice, why = choose(lines, words, int(present.sum()), len(present))
-    return Summary(
-        prompt=prompt,
-        negative=negative,
-        words=words,
-        outside=bool(suffix),
-        present=int(present.sum()),
-        seeds=len(present),
-        lines=tuple(lines),
-        choice=choice,
-        why=why,
+    summary = Summary(
+        prompt, negative, words, bool(suffix), int(present.sum()), len(present), tuple(lines)
     )
+    choice, why = _choose(summary)
+    return replace(summary, choice=choice, why=why)
 
 
 def _present(lines: pd.DataFrame, looking: Looking, words: str | None) -> NDArray[np.bool_]:
@@ -205,31 +198,23 @@ def _present(lines: pd.DataFrame, looking: Looking, words: str | None) -> NDArra
     return flags
 
 
-def choose(
-    lines: Sequence[Line], words: str | None, present: int, seeds: int
-) -> tuple[Line | None, str]:
+def _choose(summary: Summary) -> tuple[Line | None, str]:
     """The critical step to take, and why.
 
     The rule: of the critical steps without a stop, the largest one up to which removal never
     falls below 90 % of what critical step 0 removes.
-
-    Args:
-        lines: The settings of a section.
-        words: The object to remove.
-        present: Seeds that have it without a negative prompt.
-        seeds: All seeds.
     """
-    if words is None:
+    if summary.words is None:
         return None, "no detector knows an object of the negative prompt, so removal is not known"
-    if present < ENOUGH:
+    if summary.present < ENOUGH:
         return None, (
-            f"too thin: without a negative prompt {present} of {seeds} seeds have the object; it "
-            f"takes {ENOUGH}"
+            f"too thin: without a negative prompt {summary.present} of {summary.seeds} seeds have "
+            f"the object; it takes {ENOUGH}"
         )
     delays = sorted(
         (
             (line.settings.critical_step, line.removal.value, line)
-            for line in lines
+            for line in summary.lines
             if line.removal and not line.settings.stop_step
         ),
         key=lambda delay: delay[0],
@@ -247,7 +232,8 @@ def choose(
         after = f"critical step {delays[last + 1][0]} falls below {KEPT:.0%} of that"
     else:
         after = "no later one was tried"
+    place = "the rest of the picture" if summary.outside else "the picture"
     return choice, (
-        f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes the rest of the "
-        f"picture {saved:.0%} less; {after}"
+        f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes {place} "
+        f"{saved:.0%} less; {after}"
     )
