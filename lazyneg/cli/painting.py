@@ -47,7 +47,9 @@ class Painter:
             from lazyneg.demo import CHECKPOINT, pipeline
 
             model = CHECKPOINT
-            self.pipe = pipeline().to(device, getattr(torch, dtype or "float32"))
+            self.pipe = pipeline().to(device)
+            if dtype is not None:
+                self.pipe.to(getattr(torch, dtype))
         else:
             self.pipe = models.load(model, config, device, dtype)
         try:

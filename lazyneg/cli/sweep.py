@@ -69,7 +69,10 @@ def sweep(
     output: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("sweep"),
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures painted at once.")] = 8,
     threads: Annotated[
-        int, typer.Option(min=1, help="Of each process, on the CPU. Processes are faster.")
+        int,
+        typer.Option(
+            min=1, help="Of each process, on the CPU; several processes share the work better."
+        ),
     ] = 1,
     device: options.DeviceOption = None,
     dtype: options.DTypeOption = None,
@@ -142,7 +145,7 @@ def sweep(
                 for summary in summaries:
                     typer.echo(f"{summary.title}: {summary.verdict}.")
                 typer.echo(output / "index.html")
-    except (ModelError, DetectorError) as error:
+    except (ModelError, DetectorError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
@@ -204,9 +207,9 @@ def _looking(
             )
         for negative in grid.negatives:
             named[negative] = objects or detectors.known_in(negative, detector.names)
-            if not box:
-                known = (REGIONS[word] for word in named[negative] if word in REGIONS)
-                regions[negative] = list(known)
+            # An object without a region can be anywhere.
+            if not box and all(word in REGIONS for word in named[negative]):
+                regions[negative] = [REGIONS[word] for word in named[negative]]
     elif objects:
         raise typer.BadParameter("give a --detector that finds it", param_hint="--object")
     return Looking(detector, named, regions, threshold)

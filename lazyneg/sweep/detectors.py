@@ -26,7 +26,7 @@ class Detector(Protocol):
     def names(self) -> Sequence[str]:
         """The objects it knows."""
 
-    def __call__(self, images: Sequence[Image]) -> NDArray[Any]:
+    def __call__(self, images: Sequence[Image], /) -> NDArray[Any]:
         """The probability, or a score from 0 to 1, of each object.
 
         Returns:

@@ -72,7 +72,9 @@ def _made(plan: Plan) -> str:
     pictures = len(plan.paintings) * len(plan.grid.seeds)
     common = {**plan.grid.parameters, **plan.maker, "Batch size": plan.grid.batch_size}
     listed = ", ".join(f"{name} {value}" for name, value in common.items())
-    return f"{pictures} pictures, {len(plan.grid.seeds)} seeds each. {listed}"
+    skipped = plan.grid.skipped
+    left_out = f", {skipped} settings left out as they stop before they begin" if skipped else ""
+    return f"{pictures} pictures, {len(plan.grid.seeds)} seeds each{left_out}. {listed}"
 
 
 def _sheet(

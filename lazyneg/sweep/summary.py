@@ -116,7 +116,7 @@ class Summary:
     @property
     def title(self) -> str:
         words = f" ({self.words})" if self.words and self.words != self.negative else ""
-        return f"{self.prompt}, without {self.negative}{words}"
+        return " ".join(f"{self.prompt}, without {self.negative}{words}".split())
 
     @property
     def verdict(self) -> str:

@@ -113,6 +113,13 @@ def test_without_a_detector_it_measures_change_alone(model: Path, tmp_path: Path
     assert (tmp_path / "index.html").exists()
 
 
+def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = sweep(*SMALL, "--model", model, "--output", tmp_path / "file")
+    assert result.exit_code == 1
+    assert f"Error: [Errno 20] Not a directory: '{tmp_path / 'file'}" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
