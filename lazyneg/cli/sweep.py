@@ -118,11 +118,11 @@ def sweep(
 
     from lazyneg.cli.models import ModelError
     from lazyneg.cli.painting import Painter
-    from lazyneg.sweep import sweep as run
     from lazyneg.sweep.detectors import DetectorError
     from lazyneg.sweep.making import missing
     from lazyneg.sweep.plan import Plan
     from lazyneg.sweep.ranks import joined
+    from lazyneg.sweep.run import sweep as run
 
     try:
         with joined() as ranks:

@@ -12,8 +12,6 @@ from functools import cached_property
 from lazyneg.cli.infotext import Infotext
 from lazyneg.settings import Settings
 
-Span = tuple[int, int]
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -130,18 +128,18 @@ class Plan:
     def rows(self, prompt: str, negative: str) -> list[Row]:
         """The rows of a section, the reference first."""
         reference = Painting(prompt, "", Settings())
-        paintings: dict[Span, Painting] = {
-            (0, self.iterations): Painting(prompt, negative, Settings())
-        }
+        # By the steps that have the negative prompt.
+        paintings = {(0, self.iterations): Painting(prompt, negative, Settings())}
         rows = [Row(None, reference)]
         for settings in self.grid.settings:
             window = settings.window(self.iterations)
             stop = self.iterations if window.stop is None else min(window.stop, self.iterations)
-            span = (window.critical, stop)
             if window.critical >= stop:
                 # No step has the negative prompt.
-                paintings[span] = reference
-            painting = paintings.setdefault(span, Painting(prompt, negative, settings))
+                painting = reference
+            else:
+                own = Painting(prompt, negative, settings)
+                painting = paintings.setdefault((window.critical, stop), own)
             rows.append(Row(settings, painting))
         return rows
 
@@ -168,7 +166,6 @@ class Plan:
 
     def name(self, painting: Painting, seed: int) -> str:
         """The name of a picture's file: the same for the same request, another for any other."""
-        batch_size = str(self.grid.batch_size)
         everything = {
             **self.maker,
             **self.grid.parameters,
@@ -176,7 +173,7 @@ class Plan:
             "Prompt": painting.prompt,
             "Negative prompt": painting.negative,
             "Seed": str(seed),
-            "Batch size": batch_size,
+            "Batch size": str(self.grid.batch_size),
         }
         text = json.dumps(everything, sort_keys=True)
         words = [painting.prompt, painting.negative or "no negative"]

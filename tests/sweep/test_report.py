@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lazyneg.cli.painting import Painter
-from lazyneg.sweep import sweep
 from lazyneg.sweep.measuring import Looking, mse, outside, ssim
 from lazyneg.sweep.plan import Grid, Plan
+from lazyneg.sweep.run import sweep
 from lazyneg.sweep.sheets import contact_sheet
 
 PARAMETERS = {"Steps": "3", "CFG scale": "7", "Size": "32x16"}
