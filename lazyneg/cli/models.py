@@ -121,11 +121,19 @@ def load_embeddings(pipe: Any, paths: Iterable[Path]) -> None:
 
 
 def short_hash(path: Path) -> str:
-    """The WebUI's name for a checkpoint file: the begin of its SHA-256."""
+    """The WebUI's name for a checkpoint file: the begin of its SHA-256.
+
+    For a folder, that of its files and their names.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_dir():
+            continue
+        if part is not path:
+            digest.update(f"{part.relative_to(path).as_posix()}\n".encode())
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:10]
 
 

@@ -1,10 +1,11 @@
-"""The pictures of a comparison."""
+"""Painting what infotexts say."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Painter:
     """A loaded pipeline that paints what infotexts say.
 
     Args:
-        model: A checkpoint file or a folder in diffusers' layout.
+        model: A checkpoint file or a folder in diffusers' layout; the embedded model if not given.
         config: Folder with the configuration for a checkpoint file, if not to be fetched.
         embeddings: Files of textual inversions; their names are the words.
         device: Where to paint; the fastest device if not given.
@@ -35,13 +36,22 @@ class Painter:
 
     def __init__(
         self,
-        model: Path,
+        model: Path | None,
         config: Path | None,
-        embeddings: Iterable[Path],
+        embeddings: Sequence[Path],
         device: str | None,
         dtype: str | None,
     ) -> None:
-        self.pipe = models.load(model, config, device or models.default_device(), dtype)
+        device = device or models.default_device()
+        if model is None:
+            from lazyneg.demo import CHECKPOINT, pipeline
+
+            model = CHECKPOINT
+            self.pipe = pipeline().to(device)
+            if dtype is not None:
+                self.pipe.to(getattr(torch, dtype))
+        else:
+            self.pipe = models.load(model, config, device, dtype)
         try:
             # Refuses what takes no negative prompt.
             lazyneg.remove(lazyneg.apply(self.pipe))
@@ -51,11 +61,12 @@ class Painter:
         self.about = {"Model": model.stem if model.is_file() else model.name}
         if model.is_file():
             self.about = {"Model hash": models.short_hash(model), **self.about}
+        self.files = {"Model": model, **{f"Embedding {path.stem}": path for path in embeddings}}
         self.scheduler = self.pipe.scheduler
         self.parameters = inspect.signature(type(self.pipe).__call__).parameters
 
     def paint(self, job: Infotext, settings: Settings, title: str) -> tuple[Image, Infotext]:
-        """Paints one picture.
+        """Paints one picture; see :meth:`paint_batch`.
 
         Args:
             job: The prompts and the WebUI's parameters; those not needed are left alone.
@@ -64,39 +75,95 @@ class Painter:
 
         Returns:
             The picture, and the infotext that it is made again with.
+        """
+        self.pipe.set_progress_bar_config(desc=title)
+        return self.paint_batch(job, [int(job.parameters["Seed"])], settings)[0]
+
+    def paint_batch(
+        self, job: Infotext, seeds: Sequence[int], settings: Settings
+    ) -> list[tuple[Image, Infotext]]:
+        """Paints a batch of pictures. Each has the random numbers of its own seed only.
+
+        Args:
+            job: The prompts and the WebUI's parameters; those not needed are left alone.
+            seeds: The seed of each picture, in place of the one in ``job``.
+            settings: When the negative prompt acts.
+
+        Returns:
+            Each picture, and the infotext that it is made again with.
 
         Raises:
             ModelError: If the pipeline cannot paint it.
         """
         wanted = job.parameters
-        self.pipe.scheduler = self.scheduler
-        if "Sampler" in wanted:
-            models.set_sampler(self.pipe, wanted["Sampler"], wanted.get("Schedule type", ""))
-        self.pipe.set_progress_bar_config(desc=title)
+        self._set_scheduler(wanted)
+        if hasattr(self.pipe.scheduler, "noise_sampler_seed"):
+            # Its noise does not come from the pipeline's generators.
+            self.pipe.scheduler.noise_sampler_seed = list(seeds)
         try:
             with self._delayed(settings):
-                result = self.pipe(**self._arguments(job))
+                result = self.pipe(**self._arguments(job, seeds))
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            batch = ", a smaller --batch-size" if len(seeds) > 1 else ""
             raise ModelError(
-                f"out of memory on {self.pipe.device}: try a smaller --width and --height, "
+                f"out of memory on {self.pipe.device}: try a smaller --width and --height{batch}, "
                 "--dtype float16 or --device cpu"
             ) from error
         except (DelayError, ValueError) as error:
             raise ModelError(str(error)) from error
         if not hasattr(result, "images"):
             raise ModelError(f"{type(self.pipe).__name__} paints no pictures")
-        picture: Image = result.images[0]
+        return [
+            (picture, self._infotext(job, seed, picture, settings))
+            for seed, picture in zip(seeds, result.images, strict=True)
+        ]
+
+    def made_with(self) -> dict[str, str]:
+        """All besides a request that makes a difference to its picture."""
+        return {
+            **{f"{name} hash": models.short_hash(path) for name, path in self.files.items()},
+            **self.about,
+            "Device": self.pipe.device.type,
+            "Precision": str(self.pipe.dtype).removeprefix("torch."),
+        }
+
+    def iterations(self, wanted: Mapping[str, str]) -> int:
+        """Iterations of the pipeline's loop: what the critical step is counted in.
+
+        Args:
+            wanted: The WebUI's parameters.
+
+        Raises:
+            ModelError: If the sampler is not known.
+        """
+        self._set_scheduler(wanted)
+        steps = int(wanted["Steps"])
+        try:
+            with_steps = copy.deepcopy(self.pipe.scheduler)
+            with_steps.set_timesteps(steps)
+        except ValueError:
+            # Its schedule depends on the size of the picture, its length does not.
+            return steps
+        return len(with_steps.timesteps)
+
+    def _set_scheduler(self, wanted: Mapping[str, str]) -> None:
+        self.pipe.scheduler = self.scheduler
+        if "Sampler" in wanted:
+            models.set_sampler(self.pipe, wanted["Sampler"], wanted.get("Schedule type", ""))
+
+    def _infotext(self, job: Infotext, seed: int, picture: Image, settings: Settings) -> Infotext:
+        wanted = job.parameters
         made = {
             "Steps": wanted["Steps"],
             **models.sampler_of(self.pipe),
             "CFG scale": wanted["CFG scale"],
-            "Seed": wanted["Seed"],
+            "Seed": str(seed),
             "Size": f"{picture.width}x{picture.height}",
             **self.about,
             **({"Clip skip": wanted["Clip skip"]} if "Clip skip" in wanted else {}),
             **settings.infotext(),
         }
-        return picture, Infotext(job.prompt, job.negative, made)
+        return Infotext(job.prompt, job.negative, made)
 
     def _delayed(self, settings: Settings) -> contextlib.AbstractContextManager[Any]:
         if not settings.enabled:
@@ -109,15 +176,15 @@ class Painter:
             settings.early_prompt,
         )
 
-    def _arguments(self, job: Infotext) -> dict[str, Any]:
+    def _arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
         wanted = job.parameters
         scale = "true_cfg_scale" if "true_cfg_scale" in self.parameters else "guidance_scale"
         arguments: dict[str, Any] = {
-            "prompt": job.prompt,
-            "negative_prompt": job.negative,
+            "prompt": [job.prompt] * len(seeds),
+            "negative_prompt": [job.negative] * len(seeds),
             "num_inference_steps": int(wanted["Steps"]),
             scale: float(wanted["CFG scale"]),
-            "generator": torch.Generator("cpu").manual_seed(int(wanted["Seed"])),
+            "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         }
         if "Size" in wanted:
             width, height = wanted["Size"].split("x")

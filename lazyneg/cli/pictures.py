@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
@@ -25,14 +26,14 @@ def side_by_side(pictures: Mapping[str, Image.Image]) -> Image.Image:
     return row
 
 
-def save(picture: Image.Image, path: Path, infotext: str) -> None:
+def save(picture: Image.Image, file: Path | IO[bytes], infotext: str) -> None:
     """Writes a PNG that the WebUI can read the parameters of."""
     info = PngImagePlugin.PngInfo()
     if infotext.isascii():
         info.add_text("parameters", infotext)
     else:
         info.add_itxt("parameters", infotext)
-    picture.save(path, pnginfo=info)
+    picture.save(file, "png", pnginfo=info)
 
 
 def infotext_of(path: Path) -> str | None:

@@ -133,7 +133,6 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["girl", "--negative", "ugly"], "--model"),
         (["girl"], "--negative"),
         (["--negative", "ugly"], "PROMPT"),
         ([*DEMO, "--critical-step", "-1"], "critical_step is -1"),

@@ -1,0 +1,76 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Unit(str, Enum):
+    """Units of the critical step and the stop step."""
+
+    STEPS = "steps"
+    PERCENT = "percent"
+
+
+class DType(str, Enum):
+    """Precisions of the model."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+UnitOption = Annotated[
+    Unit | None, typer.Option(help="Of the critical and the stop step.  [default: steps]")
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Checkpoint file, or folder in diffusers' layout.  [default: the embedded model]"
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="Folder with the configuration for a checkpoint file.")
+]
+EmbeddingOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="File of a textual inversion; its name is the word. Repeatable."),
+]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="[default: 20]")]
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
+]
+GuidanceOption = Annotated[float | None, typer.Option(help="[default: 7]")]
+SideOption = Annotated[int | None, typer.Option(min=8, help="[default: the model's own]")]
+DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
+DTypeOption = Annotated[
+    DType | None, typer.Option(help="[default: float32 on the CPU, half elsewhere]")
+]
+
+
+def webui_parameters(
+    steps: int | None,
+    sampler: str | None,
+    guidance_scale: float | None,
+    width: int | None,
+    height: int | None,
+) -> dict[str, str]:
+    """The options given, by the WebUI's names.
+
+    Raises:
+        typer.BadParameter: If only one side of the picture is given.
+    """
+    if (width is None) != (height is None):
+        raise typer.BadParameter("give both or none", param_hint="--width and --height")
+    given = {
+        "Steps": steps,
+        "Sampler": sampler,
+        "CFG scale": None if guidance_scale is None else f"{guidance_scale:g}",
+        "Size": f"{width}x{height}" if width else None,
+    }
+    return {name: str(value) for name, value in given.items() if value is not None}

@@ -1,0 +1,267 @@
+"""`lazyneg sweep`: many pictures, measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lazyneg.cli import options
+from lazyneg.settings import SettingsError
+
+if TYPE_CHECKING:
+    from lazyneg.sweep.measuring import Box, Looking
+    from lazyneg.sweep.plan import Grid, Plan
+
+_MOST_SEEDS = 1_000_000
+
+
+def sweep(
+    prompt: Annotated[list[str], typer.Option(help="What to paint. Repeatable.")],
+    negative: Annotated[
+        list[str],
+        typer.Option(help="What not to paint. Repeatable; each goes with each prompt."),
+    ],
+    seeds: Annotated[str, typer.Option(help="Such as 0-63 or 1,5,8-10.")] = "0-15",
+    critical_steps: Annotated[
+        str,
+        typer.Option(help="First steps with the negative prompt; 0 is the plain negative prompt."),
+    ] = "0,1,2,3,5,8,10,15",
+    stop_steps: Annotated[
+        str,
+        typer.Option(help="First steps without it again, such as never,10,15."),
+    ] = "never",
+    unit: options.UnitOption = None,
+    model: options.ModelOption = None,
+    config: options.ConfigOption = None,
+    embedding: options.EmbeddingOption = None,
+    steps: options.StepsOption = None,
+    sampler: options.SamplerOption = None,
+    guidance_scale: options.GuidanceOption = None,
+    width: options.SideOption = None,
+    height: options.SideOption = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="clip:FOLDER or owl:FOLDER, a model of transformers that finds objects.  "
+            "[default: the embedded model's own; none for others]",
+        ),
+    ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            help="What the detector looks for. Repeatable.  [default: what the negative names]",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Score from which on an object is there.")
+    ] = 0.5,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Left,top,right,bottom of where the object can be, as fractions; change is "
+            "measured outside.  [default: the embedded model's own; none for others]",
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("sweep"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures painted at once.")] = 8,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Of each process, on the CPU; several processes share the work better."
+        ),
+    ] = 1,
+    device: options.DeviceOption = None,
+    dtype: options.DTypeOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the work and write nothing.")
+    ] = False,
+) -> None:
+    """Paint prompts, negatives, seeds and critical steps in all combinations, and measure them.
+
+    Writes pictures, contact sheets, tables, plots, report.md and index.html. The same command
+    again goes on where an interrupted one ended. Several processes share the work:
+    torchrun --nproc-per-node 2 -m lazyneg sweep ...
+    """
+    parameters = {
+        "Steps": "20",
+        "CFG scale": "7",
+        **options.webui_parameters(steps, sampler, guidance_scale, width, height),
+    }
+    from lazyneg.sweep.plan import Grid
+
+    try:
+        grid = Grid(
+            prompts=_texts(prompt, "--prompt"),
+            negatives=_texts(negative, "--negative"),
+            seeds=_seeds(seeds),
+            critical_steps=_steps(critical_steps, "--critical-steps"),
+            stop_steps=_steps(stop_steps, "--stop-steps", never=True),
+            unit=unit.value if unit else "steps",
+            parameters=parameters,
+            batch_size=batch_size,
+        )
+        if not grid.settings:
+            raise typer.BadParameter(
+                f"{stop_steps!r} is never after {critical_steps!r}; allowed: never, or more than "
+                "a critical step",
+                param_hint="--stop-steps",
+            )
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+    box = None if region is None else _box(region)
+    # Only now, as it takes seconds.
+    import torch
+
+    from lazyneg.cli.models import ModelError
+    from lazyneg.cli.painting import Painter
+    from lazyneg.sweep.detectors import DetectorError
+    from lazyneg.sweep.making import missing
+    from lazyneg.sweep.plan import Plan
+    from lazyneg.sweep.ranks import joined
+    from lazyneg.sweep.run import sweep as run
+
+    try:
+        with joined() as ranks:
+            if device in (None, "cuda") and torch.cuda.is_available():
+                device = f"cuda:{ranks.local % torch.cuda.device_count()}"
+            painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
+            maker = painter.made_with()
+            if maker["Device"] == "cpu":
+                # Their number shows in the last bits, and launchers would set it.
+                torch.set_num_threads(threads)
+                maker["Threads"] = str(threads)
+            plan = Plan(grid, painter.iterations(parameters), maker)
+            looking = _looking(grid, model is None, detector, object_, threshold, box, device)
+            if dry_run:
+                if ranks.rank == 0:
+                    typer.echo(_work(plan, missing(plan, output / "pictures")))
+                return
+            summaries = run(plan, painter, looking, output, ranks)
+            if ranks.rank == 0:
+                for summary in summaries:
+                    typer.echo(f"{summary.title}: {summary.verdict}.")
+                typer.echo(output / "index.html")
+    except (ModelError, DetectorError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _work(plan: Plan, missing: list[list[str]]) -> str:
+    """The size of a sweep, in words."""
+    absent = sum(map(len, missing))
+    batches = sum(map(bool, missing))
+    pictures = len(plan.paintings) * len(plan.grid.seeds)
+    grid = plan.grid
+    return (
+        f"prompts {len(grid.prompts)}, negatives {len(grid.negatives)}, settings "
+        f"{len(grid.settings)} ({grid.skipped} skipped: they stop before they begin), seeds "
+        f"{len(grid.seeds)}\n"
+        f"pictures {pictures}: {pictures - absent} finished, {absent} to make in {batches} batches "
+        f"of up to {grid.batch_size}, {batches * plan.iterations} denoiser steps"
+    )
+
+
+def _looking(
+    grid: Grid,
+    embedded: bool,
+    spec: str | None,
+    objects: list[str] | None,
+    threshold: float,
+    box: Box | None,
+    device: str | None,
+) -> Looking:
+    """What to look for, and where, by the options and what the embedded model knows."""
+    from lazyneg.cli.models import default_device
+    from lazyneg.sweep import detectors
+    from lazyneg.sweep.measuring import Looking
+
+    detector: detectors.Detector | None = None
+    named: dict[str, list[str]] = {}
+    regions = {negative: [box] for negative in grid.negatives if box}
+    if spec is not None:
+        kind, _, folder = spec.partition(":")
+        if kind not in detectors.KINDS or not folder:
+            allowed = " or ".join(f"{kind}:FOLDER" for kind in detectors.KINDS)
+            raise typer.BadParameter(f"{spec!r}; allowed: {allowed}", param_hint="--detector")
+        for negative in grid.negatives:
+            parts = (part.strip() for part in negative.split(","))
+            named[negative] = objects or [part for part in parts if part]
+        words = dict.fromkeys(word for some in named.values() for word in some)
+        detector = detectors.ZeroShot(kind, Path(folder), list(words), device or default_device())
+    elif embedded:
+        from lazyneg.demo.detector import Detector
+        from lazyneg.demo.scenes import REGIONS
+
+        detector = Detector()
+        if unknown := set(objects or ()) - set(detector.names):
+            raise typer.BadParameter(
+                f"{', '.join(sorted(unknown))}; allowed: {', '.join(detector.names)}",
+                param_hint="--object",
+            )
+        for negative in grid.negatives:
+            named[negative] = objects or detectors.known_in(negative, detector.names)
+            # An object without a region can be anywhere.
+            if not box and all(word in REGIONS for word in named[negative]):
+                regions[negative] = [REGIONS[word] for word in named[negative]]
+    elif objects:
+        raise typer.BadParameter("give a --detector that finds it", param_hint="--object")
+    return Looking(detector, named, regions, threshold)
+
+
+def _texts(texts: list[str], option: str) -> list[str]:
+    """Texts, each once."""
+    stripped = [text.strip() for text in texts]
+    if not all(stripped):
+        raise typer.BadParameter("a text is empty; allowed: any other", param_hint=option)
+    return list(dict.fromkeys(stripped))
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds from a list of numbers and ranges, each once."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 <= last - first < _MOST_SEEDS:
+            raise typer.BadParameter(
+                f"{part.strip()!r}; allowed: whole numbers and ranges, such as 0-63 or 1,5,8-10",
+                param_hint="--seeds",
+            )
+        seeds.update(dict.fromkeys(range(first, last + 1)))
+    return list(seeds)
+
+
+def _steps(text: str, option: str, never: bool = False) -> list[int]:
+    """Numbers of steps, each once and rising; 0 for never, which comes first."""
+    steps = set()
+    for part in map(str.strip, text.split(",")):
+        if never and part == "never":
+            steps.add(0)
+        elif re.fullmatch(r"\d{1,9}", part) and (int(part) or not never):
+            steps.add(int(part))
+        else:
+            allowed = "never, and whole numbers from 1" if never else "whole numbers from 0"
+            raise typer.BadParameter(f"{part!r}; allowed: {allowed}", param_hint=option)
+    return sorted(steps)
+
+
+def _box(text: str) -> Box:
+    """A region from four fractions."""
+    parts = text.split(",")
+    if len(parts) == 4 and all(re.fullmatch(r"\s*(0|1|[01]?\.\d+)\s*", part) for part in parts):
+        left, top, right, bottom = map(float, parts)
+        whole = (left, top, right, bottom) == (0, 0, 1, 1)
+        if left < right <= 1 and top < bottom <= 1 and not whole:
+            return left, top, right, bottom
+    raise typer.BadParameter(
+        f"{text!r}; allowed: left,top,right,bottom as fractions of the picture, a part of it, "
+        "such as 0.3,0.2,0.7,0.4",
+        param_hint="--region",
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: what delaying the negative prompt gains and costs, measured over many pictures."""

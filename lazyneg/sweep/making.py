@@ -1,0 +1,83 @@
+"""Making the pictures that are not there yet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lazyneg.cli import pictures
+from lazyneg.cli.painting import Painter
+from lazyneg.sweep import files
+from lazyneg.sweep.plan import Batch, Plan
+from lazyneg.sweep.ranks import Ranks
+
+
+def missing(plan: Plan, folder: Path) -> list[list[str]]:
+    """For each batch of a plan the names of its pictures that are not there, or broken."""
+    return [
+        [
+            name
+            for seed in batch.seeds
+            if not files.is_whole(folder / (name := plan.name(batch.painting, seed)))
+        ]
+        for batch in plan.batches
+    ]
+
+
+def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
+    """Makes what is missing, each process its share.
+
+    A batch of which a part is missing is painted as a whole, but only the missing files are
+    written: the others keep their bytes, and the new ones get those that they always had.
+
+    Args:
+        plan: What there is to be.
+        painter: Paints it.
+        folder: Where the pictures are.
+        ranks: The processes that share the work.
+
+    Raises:
+        ModelError: If the pipeline cannot paint it.
+    """
+    # Decided by one process, as the others' first pictures may come before the last looks.
+    absent = ranks.agree(missing(plan, folder) if ranks.rank == 0 else [])
+    todo = [(batch, names) for batch, names in zip(plan.batches, absent, strict=True) if names]
+    wanted = [folder / name for _, names in todo for name in names]
+    if ranks.rank == 0:
+        for path in wanted:
+            path.unlink(missing_ok=True)
+    ranks.agree(None)
+    painter.pipe.set_progress_bar_config(disable=True)
+    total = len(plan.paintings) * len(plan.grid.seeds)
+    finished = total - len(wanted)
+    with tqdm(
+        desc="painting",
+        total=total,
+        initial=finished,
+        unit=" pictures",
+        disable=ranks.rank > 0,
+    ) as progress:
+        for batch, names in ranks.share(todo):
+            _make_batch(plan, painter, folder, batch, names)
+            if ranks.rank == 0:
+                # The other processes' pictures count too.
+                made = finished + sum(path.exists() for path in wanted)
+                progress.update(made - progress.n)
+        ranks.gather(())
+        progress.update(total - progress.n)
+
+
+def _make_batch(
+    plan: Plan, painter: Painter, folder: Path, batch: Batch, names: Sequence[str]
+) -> None:
+    job = plan.job(batch.painting)
+    painted = painter.paint_batch(job, batch.seeds, batch.painting.settings)
+    for seed, (picture, text) in zip(batch.seeds, painted, strict=True):
+        name = plan.name(batch.painting, seed)
+        if name in names:
+            png = io.BytesIO()
+            pictures.save(picture, png, str(text))
+            files.write(folder / name, png.getvalue())

@@ -1,0 +1,193 @@
+"""What a sweep makes: rows of settings, the paintings they need, and batches of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lazyneg.cli.infotext import Infotext
+from lazyneg.settings import Settings
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What was asked for.
+
+    Attributes:
+        prompts: What to paint.
+        negatives: Negative prompts; each goes with each prompt.
+        seeds: The seed of each picture of a setting.
+        critical_steps: In ``unit``.
+        stop_steps: In ``unit``; 0 never stops.
+        unit: ``steps`` or ``percent``.
+        parameters: What all pictures share, by the WebUI's names: ``Steps``, ``CFG scale`` and,
+            where they are not the model's own, ``Sampler`` and ``Size``.
+        batch_size: Pictures painted at once.
+    """
+
+    prompts: Sequence[str]
+    negatives: Sequence[str]
+    seeds: Sequence[int]
+    critical_steps: Sequence[int]
+    stop_steps: Sequence[int]
+    unit: str
+    parameters: Mapping[str, str]
+    batch_size: int
+
+    @cached_property
+    def settings(self) -> list[Settings]:
+        """Each critical step with each stop step after it.
+
+        Raises:
+            SettingsError: If a value is not allowed.
+        """
+        return [
+            Settings.parse(
+                {"enabled": True, "critical_step": first, "stop_step": stop, "unit": self.unit}
+            )
+            for stop in self.stop_steps
+            for first in self.critical_steps
+            if not stop or stop > first
+        ]
+
+    @property
+    def skipped(self) -> int:
+        """Settings that would stop before they begin."""
+        return len(self.stop_steps) * len(self.critical_steps) - len(self.settings)
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A request, but for its seed."""
+
+    prompt: str
+    negative: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one painting that are made at once.
+
+    The size of a batch shows in the last bits of its pictures. So what is in a batch is a part of
+    the plan, and never depends on what is finished or on how many processes share the work.
+    """
+
+    painting: Painting
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting as it was asked for, and the painting that shows it.
+
+    Attributes:
+        settings: As asked for; ``None`` is the reference, without a negative prompt.
+        painting: Rows that mean the same steps share one.
+    """
+
+    settings: Settings | None
+    painting: Painting
+
+    @property
+    def label(self) -> str:
+        if self.settings is None:
+            return "no negative"
+        suffix = " %" if self.settings.unit == "percent" else ""
+        words = ["from", f"{self.settings.critical_step}{suffix}"]
+        if self.settings.stop_step:
+            words += ["until", f"{self.settings.stop_step}{suffix}"]
+        return " ".join(words)
+
+
+class Plan:
+    """All rows, paintings and batches of a grid.
+
+    Args:
+        grid: What was asked for.
+        iterations: Iterations of the pipeline's loop, which critical and stop step count.
+        maker: What else makes a difference to the pictures: model, device and so on.
+    """
+
+    def __init__(self, grid: Grid, iterations: int, maker: Mapping[str, str]) -> None:
+        self.grid = grid
+        self.iterations = iterations
+        self.maker = maker
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """The pairs of a prompt and a negative prompt."""
+        return [
+            (prompt, negative) for prompt in self.grid.prompts for negative in self.grid.negatives
+        ]
+
+    def rows(self, prompt: str, negative: str) -> list[Row]:
+        """The rows of a section, the reference first."""
+        reference = Painting(prompt, "", Settings())
+        # By the steps that have the negative prompt.
+        paintings = {(0, self.iterations): Painting(prompt, negative, Settings())}
+        rows = [Row(None, reference)]
+        for settings in self.grid.settings:
+            window = settings.window(self.iterations)
+            stop = self.iterations if window.stop is None else min(window.stop, self.iterations)
+            if window.critical >= stop:
+                # No step has the negative prompt.
+                painting = reference
+            else:
+                own = Painting(prompt, negative, settings)
+                painting = paintings.setdefault((window.critical, stop), own)
+            rows.append(Row(settings, painting))
+        return rows
+
+    @cached_property
+    def paintings(self) -> list[Painting]:
+        """Every painting, once."""
+        rows = (row for section in self.sections for row in self.rows(*section))
+        return list(dict.fromkeys(row.painting for row in rows))
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        return [
+            Batch(painting, seeds) for painting in self.paintings for seeds in self.seed_batches
+        ]
+
+    @property
+    def seed_batches(self) -> list[tuple[int, ...]]:
+        size = self.grid.batch_size
+        seeds = tuple(self.grid.seeds)
+        return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
+
+    def job(self, painting: Painting) -> Infotext:
+        return Infotext(painting.prompt, painting.negative, dict(self.grid.parameters))
+
+    def name(self, painting: Painting, seed: int) -> str:
+        """The name of a picture's file: the same for the same request, another for any other."""
+        everything = {
+            **self.maker,
+            **self.grid.parameters,
+            **painting.settings.infotext(),
+            "Prompt": painting.prompt,
+            "Negative prompt": painting.negative,
+            "Seed": str(seed),
+            "Batch size": str(self.grid.batch_size),
+        }
+        text = json.dumps(everything, sort_keys=True)
+        words = [painting.prompt, painting.negative or "no negative"]
+        if painting.settings.enabled:
+            words.append(Row(painting.settings, painting).label)
+        return f"{slug(*words, f'seed {seed}')}-{digest(text)}.png"
+
+
+def slug(*texts: str) -> str:
+    """Texts as a part of a file name, shortened."""
+    words = (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] for text in texts)
+    return "_".join(word for word in words if word)
+
+
+def digest(text: str) -> str:
+    """A short name for a text that no other one has."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

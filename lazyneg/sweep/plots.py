@@ -1,0 +1,143 @@
+"""The plot of a section: removal against preservation, and both against the critical step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from lazyneg.sweep.plan import digest
+from lazyneg.sweep.summary import Estimate, Line, Summary
+
+_COLORS = ("#1b6ca8", "#7a5195", "#2a9d8f", "#bc5090", "#6b705c")
+_INDUCED = "#d95f02"
+
+
+def plot(summary: Summary) -> bytes:
+    """Draws the plot as SVG, the same bytes for the same numbers.
+
+    Args:
+        summary: A section with an object that some seeds have without a negative prompt.
+    """
+    style = {
+        "svg.hashsalt": digest(f"{summary.prompt}\n{summary.negative}\n{summary.words}"),
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e6e6e6",
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        front, curves = figure.subplots(1, 2)
+        _draw_front(front, summary)
+        _draw_curves(curves, summary)
+        drawing = io.BytesIO()
+        figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    return drawing.getvalue()
+
+
+def _by_stop(lines: Sequence[Line]) -> dict[int, list[Line]]:
+    """The lines of each stop step."""
+    groups: dict[int, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(line.settings.stop_step, []).append(line)
+    return groups
+
+
+def _draw_front(axes: Any, summary: Summary) -> None:
+    front = summary.front
+    axes.plot(
+        [line.similarity.value for line in front],
+        [line.removal.value for line in front if line.removal],
+        color="#bbbbbb",
+        zorder=1,
+        label="Pareto front",
+    )
+    for color, (stop, lines) in zip(_COLORS * 9, _by_stop(summary.lines).items()):
+        points = [(line, line.similarity, line.removal) for line in lines if line.removal]
+        for _, x, y in points:
+            axes.errorbar(
+                x.value,
+                y.value,
+                xerr=_reach(x),
+                yerr=_reach(y),
+                color=color,
+                elinewidth=0.8,
+                alpha=0.35,
+            )
+        axes.plot(
+            [x.value for _, x, _ in points],
+            [y.value for _, _, y in points],
+            "o",
+            color=color,
+            label=f"until {stop}" if stop else "never stops",
+        )
+        for line, x, y in points:
+            axes.annotate(
+                str(line.settings.critical_step),
+                (x.value, y.value),
+                xytext=(6, 5),
+                textcoords="offset points",
+                color=color,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
+            )
+    if summary.choice and summary.choice.removal:
+        axes.plot(
+            summary.choice.similarity.value, summary.choice.removal.value, "o",
+            markersize=15, markerfacecolor="none", color="black", label="chosen",
+        )  # fmt: skip
+    place = "outside the object's region" if summary.outside else "whole picture"
+    axes.set_xlabel(f"preservation: SSIM to no negative, {place}")
+    axes.set_ylabel(f"removal of {summary.words}")
+    axes.set_ylim(-0.05, 1.08)
+    axes.set_title("Numbers are critical steps", loc="left", fontsize=10)
+    axes.legend(loc="lower left", frameon=False)
+
+
+def _draw_curves(axes: Any, summary: Summary) -> None:
+    for color, (stop, lines) in zip(_COLORS * 9, _by_stop(summary.lines).items()):
+        steps = [line.settings.critical_step for line in lines]
+        removal = [line.removal for line in lines]
+        until = f", until {stop}" if stop else ""
+        _draw_curve(axes, steps, removal, f"removal{until}", "-", color)
+        if not stop:
+            kept = [line.similarity for line in lines]
+            induced = [line.induction for line in lines]
+            _draw_curve(axes, steps, kept, "preservation", "--", color)
+            _draw_curve(axes, steps, induced, "induction", ":", _INDUCED)
+    percent = summary.lines[0].settings.unit == "percent"
+    axes.set_xlabel("critical step in percent" if percent else "critical step")
+    axes.set_ylim(-0.05, 1.08)
+    axes.legend(loc="best", frameon=False, fontsize=9)
+
+
+def _draw_curve(
+    axes: Any,
+    steps: Sequence[int],
+    estimates: Sequence[Estimate | None],
+    label: str,
+    style: str,
+    color: str,
+) -> None:
+    known = [(step, one) for step, one in zip(steps, estimates) if one]
+    if known:
+        at = [step for step, _ in known]
+        axes.plot(at, [one.value for _, one in known], style, marker=".", color=color, label=label)
+        axes.fill_between(
+            at,
+            [one.low for _, one in known],
+            [one.high for _, one in known],
+            color=color,
+            alpha=0.12,
+            linewidth=0,
+        )
+
+
+def _reach(estimate: Estimate) -> list[list[float]]:
+    """An interval as matplotlib wants it: how far it reaches to both sides."""
+    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]

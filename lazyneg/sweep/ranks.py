@@ -1,0 +1,68 @@
+"""The processes that share a sweep, as `torchrun` and `accelerate launch` start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from torch import distributed
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)
+"""The first to finish waits for the last."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of several processes; by default the only one.
+
+    Attributes:
+        rank: Which one, from 0.
+        count: How many there are.
+        local: Which one on this machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """The items that this process works on."""
+        return items[self.rank :: self.count]
+
+    def agree(self, value: T) -> T:
+        """The value that the first process has; for all."""
+        if self.count == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """The values of all shares, in the order of the items that :meth:`share` split."""
+        if self.count == 1:
+            return list(values)
+        shares: list[Sequence[T]] = [()] * self.count
+        distributed.all_gather_object(shares, values)
+        total = sum(map(len, shares))
+        return [shares[index % self.count][index // self.count] for index in range(total)]
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meets the other processes, if a launcher started any."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks()
+        return
+    # Only small Python objects are exchanged, whatever the pictures are made on.
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        distributed.destroy_process_group()

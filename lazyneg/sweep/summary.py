@@ -1,0 +1,239 @@
+"""What the measures of a sweep say: shares, means, their intervals, and which setting to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from lazyneg.settings import Settings
+from lazyneg.sweep.measuring import Looking
+from lazyneg.sweep.plan import Plan
+
+CONFIDENCE = 0.95
+RESAMPLES = 5000
+ENOUGH = 10
+"""Seeds with the object below which nothing is chosen."""
+KEPT = 0.9
+"""Share of the removal at critical step 0 that the chosen critical step must reach."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, with its 95 % interval.
+
+    Attributes:
+        value: The mean.
+        low: Lower end of the interval.
+        high: Upper end.
+        seeds: How many seeds it is the mean of.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+
+def mean(values: Sequence[float] | NDArray[Any]) -> Estimate:
+    """The mean of at least one value, and its percentile bootstrap interval over seeds."""
+    sample = np.asarray(values, float)
+    # The same draws every time: the same pictures give the same report.
+    picks = np.random.default_rng(0).integers(len(sample), size=(RESAMPLES, len(sample)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(sample[picks].mean(axis=1), (tail, 1 - tail))
+    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+
+
+def share(flags: Sequence[bool] | NDArray[np.bool_]) -> Estimate | None:
+    """As :func:`mean`, for a share; ``None`` of nothing.
+
+    Where all seeds agree, resampling them would claim certainty; the interval is the exact one.
+    """
+    if not len(flags):
+        return None
+    estimate = mean(flags)
+    if 0 < estimate.value < 1:
+        return estimate
+    exact = binomtest(int(np.sum(flags)), len(flags)).proportion_ci(CONFIDENCE, "exact")
+    return replace(estimate, low=float(exact.low), high=float(exact.high))
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a setting does to the pictures of a section.
+
+    Attributes:
+        label: The setting, in words.
+        settings: The setting.
+        removal: Of the seeds that have the object without a negative prompt, the share that has
+            lost it.
+        induction: Of those that do not have it, the share that has got it.
+        similarity: SSIM to the picture without a negative prompt; outside the region of the
+            object where that is known.
+        change: Mean squared difference, in the same place.
+    """
+
+    label: str
+    settings: Settings
+    removal: Estimate | None
+    induction: Estimate | None
+    similarity: Estimate
+    change: Estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A section of the report: a prompt, a negative prompt, and one object or none.
+
+    Attributes:
+        prompt: The prompt.
+        negative: The negative prompt.
+        words: The object that removal is about, if any is known.
+        outside: Whether similarity and change are those outside the object's region.
+        present: Seeds that have the object without a negative prompt.
+        seeds: All seeds.
+        lines: The settings.
+        choice: The line that the rule chooses.
+        why: Why, or why none is chosen.
+    """
+
+    prompt: str
+    negative: str
+    words: str | None
+    outside: bool
+    present: int
+    seeds: int
+    lines: tuple[Line, ...]
+    choice: Line | None = None
+    why: str = ""
+
+    @property
+    def title(self) -> str:
+        words = f" ({self.words})" if self.words and self.words != self.negative else ""
+        return " ".join(f"{self.prompt}, without {self.negative}{words}".split())
+
+    @property
+    def verdict(self) -> str:
+        if self.choice is None:
+            return f"no choice: {self.why}"
+        return f"critical step {self.choice.label.removeprefix('from ')}: {self.why}"
+
+    @property
+    def front(self) -> list[Line]:
+        """The lines that no other one beats in both removal and similarity, by similarity."""
+        points = {
+            (line.similarity.value, line.removal.value): line for line in self.lines if line.removal
+        }
+        return [
+            line
+            for (similarity, removal), line in sorted(points.items(), key=lambda point: point[0])
+            if not any(
+                other != (similarity, removal) and other[0] >= similarity and other[1] >= removal
+                for other in points
+            )
+        ]
+
+
+def summarize(plan: Plan, table: pd.DataFrame, looking: Looking) -> list[Summary]:
+    """All sections of a report.
+
+    Args:
+        plan: What there is.
+        table: What was measured; see :func:`lazyneg.sweep.measuring.measure`.
+        looking: What was looked for.
+    """
+    return [
+        _section(plan, table, looking, prompt, negative, words)
+        for prompt, negative in plan.sections
+        for words in tuple(looking.objects.get(negative, ())) or (None,)
+    ]
+
+
+def _section(
+    plan: Plan,
+    table: pd.DataFrame,
+    looking: Looking,
+    prompt: str,
+    negative: str,
+    words: str | None,
+) -> Summary:
+    of_prompt = table[table.prompt == prompt]
+    reference = of_prompt[of_prompt.negative == ""]
+    of_pair = of_prompt[of_prompt.negative == negative]
+    suffix = "_outside" if looking.regions.get(negative) else ""
+    present = _present(reference, looking, words)
+    lines = []
+    for row in plan.rows(prompt, negative):
+        if row.settings is None:
+            continue
+        of_row = of_pair[of_pair.setting == row.label]
+        has = _present(of_row, looking, words)
+        lines.append(
+            Line(
+                row.label,
+                row.settings,
+                share(~has[present]) if words else None,
+                share(has[~present]) if words else None,
+                mean(of_row[f"ssim{suffix}"]),
+                mean(of_row[f"mse{suffix}"]),
+            )
+        )
+    summary = Summary(
+        prompt, negative, words, bool(suffix), int(present.sum()), len(present), tuple(lines)
+    )
+    choice, why = _choose(summary)
+    return replace(summary, choice=choice, why=why)
+
+
+def _present(lines: pd.DataFrame, looking: Looking, words: str | None) -> NDArray[np.bool_]:
+    if words is None:
+        return np.zeros(len(lines), bool)
+    flags: NDArray[np.bool_] = (lines[f"has {words}"] >= looking.threshold).to_numpy()
+    return flags
+
+
+def _choose(summary: Summary) -> tuple[Line | None, str]:
+    """The critical step to take, and why.
+
+    The rule: of the critical steps without a stop, the largest one up to which removal never
+    falls below 90 % of what critical step 0 removes.
+    """
+    if summary.words is None:
+        return None, "no detector knows an object of the negative prompt, so removal is not known"
+    if summary.present < ENOUGH:
+        return None, (
+            f"too thin: without a negative prompt {summary.present} of {summary.seeds} seeds have "
+            f"the object; it takes {ENOUGH}"
+        )
+    delays = sorted(
+        (
+            (line.settings.critical_step, line.removal.value, line)
+            for line in summary.lines
+            if line.removal and not line.settings.stop_step
+        ),
+        key=lambda delay: delay[0],
+    )
+    if not delays or delays[0][0] != 0:
+        return None, "critical step 0, which the others are measured by, is not among the settings"
+    _, most, plain = delays[0]
+    if most == 0:
+        return None, "the negative prompt removes nothing even from step 0"
+    fallen = [index for index, (_, removal, _) in enumerate(delays) if removal < KEPT * most]
+    last = fallen[0] - 1 if fallen else len(delays) - 1
+    _, removal, choice = delays[last]
+    saved = 1 - choice.change.value / plain.change.value if plain.change.value else 0.0
+    if fallen:
+        after = f"critical step {delays[last + 1][0]} falls below {KEPT:.0%} of that"
+    else:
+        after = "no later one was tried"
+    place = "the rest of the picture" if summary.outside else "the picture"
+    return choice, (
+        f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes {place} "
+        f"{saved:.0%} less; {after}"
+    )

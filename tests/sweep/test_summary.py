@@ -1,0 +1,175 @@
+"""Shares, means and intervals of a table written by hand, and what is chosen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from lazyneg.sweep.measuring import Looking
+from lazyneg.sweep.plan import Grid, Plan
+from lazyneg.sweep.summary import Line, Summary, mean, share, summarize
+
+SEEDS = list(range(30))
+LOOKING = Looking(objects={"glasses": ["glasses"]})
+
+
+def section(
+    has: Mapping[str, Sequence[int]],
+    changes: Mapping[str, float] | None = None,
+    critical_steps: Sequence[int] = (0, 3, 6),
+    stop_steps: Sequence[int] = (0,),
+    looking: Looking = LOOKING,
+) -> Summary:
+    """The summary of a sweep in which given seeds have the object under each setting."""
+    grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, "steps", {}, 8)
+    plan = Plan(grid, 20, {})
+    table = pd.DataFrame(
+        {
+            "prompt": "girl",
+            "negative": "glasses" if row.settings else "",
+            "setting": row.label,
+            "seed": seed,
+            "mse": (changes or {}).get(row.label, 0.25),
+            "ssim": 1 - (changes or {}).get(row.label, 0.25),
+            "mse_outside": 0.125,
+            "ssim_outside": 0.5,
+            "has glasses": 0.9 if seed in has.get(row.label, ()) else 0.1,
+        }
+        for row, seed in itertools.product(plan.rows("girl", "glasses"), SEEDS)
+    )
+    (summary,) = summarize(plan, table, looking)
+    return summary
+
+
+def line(summary: Summary, label: str) -> Line:
+    return next(line for line in summary.lines if line.label == label)
+
+
+def test_removal_and_induction_have_their_own_seeds() -> None:
+    has = {"no negative": range(20), "from 0": [0, 25], "from 3": range(5), "from 6": range(20)}
+    summary = section(has)
+    assert (summary.present, summary.seeds) == (20, 30)
+    found = {
+        line.label: (line.removal and line.removal.value, line.induction and line.induction.value)
+        for line in summary.lines
+    }
+    assert found == {"from 0": (0.95, 0.1), "from 3": (0.75, 0), "from 6": (0, 0)}
+    removal, induction = line(summary, "from 0").removal, line(summary, "from 0").induction
+    assert removal
+    assert induction
+    assert (removal.seeds, induction.seeds) == (20, 10)
+
+
+def test_without_seeds_there_is_no_share() -> None:
+    summary = section({"no negative": SEEDS})
+    assert line(summary, "from 0").induction is None
+    assert line(summary, "from 0").removal
+
+
+def test_change_is_that_outside_where_a_region_is_known() -> None:
+    has = {"no negative": range(20)}
+    assert line(section(has), "from 0").change.value == 0.25
+    looking = Looking(objects=LOOKING.objects, regions={"glasses": [(0, 0, 0.5, 0.5)]})
+    outside = section(has, looking=looking)
+    assert outside.outside
+    assert line(outside, "from 0").change.value == 0.125
+    assert line(outside, "from 0").similarity.value == 0.5
+
+
+def test_the_interval_of_a_mean_is_the_bootstrap_one() -> None:
+    values = np.random.default_rng(1).normal(5, 2, 40)
+    estimate = mean(values)
+    theirs = bootstrap((values,), np.mean, method="percentile", rng=2).confidence_interval
+    assert estimate.value == values.mean()
+    assert estimate.low == pytest.approx(theirs.low, abs=0.05)
+    assert estimate.high == pytest.approx(theirs.high, abs=0.05)
+    assert mean(values) == estimate
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        estimate = mean(random.random(40) < 0.7)
+        held += estimate.low <= 0.7 <= estimate.high
+    assert 0.9 <= held / 200 <= 0.98
+
+
+def test_seeds_that_agree_are_not_certain() -> None:
+    estimate = share([True] * 20)
+    assert estimate
+    assert (estimate.value, estimate.high) == (1, 1)
+    # All 20 of them happen one time in 40 at this share.
+    assert estimate.low == pytest.approx(0.025 ** (1 / 20))
+    nothing = share([False] * 20)
+    assert nothing
+    assert nothing.low == 0
+    assert nothing.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert share([]) is None
+
+
+HAS = {"no negative": range(20)}
+
+
+def test_chooses_the_last_step_before_removal_falls() -> None:
+    changes = {"from 0": 0.4, "from 3": 0.1, "from 6": 0.05}
+    # 20, 18 and 17 of 20 removed.
+    summary = section({**HAS, "from 3": range(2), "from 6": range(3)}, changes)
+    assert summary.choice is line(summary, "from 3")
+    assert summary.verdict == (
+        "critical step 3: it removes 90%, against 100% from step 0, and changes the picture "
+        "75% less; critical step 6 falls below 90% of that"
+    )
+
+
+def test_does_not_choose_past_a_fall() -> None:
+    summary = section({**HAS, "from 3": range(5), "from 6": ()})
+    assert summary.choice is line(summary, "from 0")
+
+
+def test_says_when_nothing_later_was_tried() -> None:
+    summary = section(HAS)
+    assert summary.choice is line(summary, "from 6")
+    assert summary.why.endswith("no later one was tried")
+
+
+def test_does_not_choose_what_stops() -> None:
+    summary = section({**HAS, "from 3": SEEDS, "from 6": SEEDS}, stop_steps=(0, 10))
+    assert summary.choice is line(summary, "from 0")
+
+
+@pytest.mark.parametrize(
+    ("summary", "why"),
+    [
+        (section({}), "0 of 30 seeds have the object"),
+        (section({"no negative": range(9)}), "too thin: without a negative prompt 9 of 30"),
+        (section(dict.fromkeys(["no negative", "from 0"], SEEDS)), "removes nothing"),
+        (section(HAS, critical_steps=(3, 6)), "critical step 0"),
+        (section(HAS, looking=Looking()), "no detector knows an object"),
+    ],
+)
+def test_says_why_it_does_not_choose(summary: Summary, why: str) -> None:
+    assert summary.choice is None
+    assert why in summary.verdict
+    assert summary.verdict.startswith("no choice: ")
+
+
+def test_the_front_has_what_nothing_beats() -> None:
+    summary = section(
+        {
+            **HAS,
+            "from 0": (),
+            "from 3": range(2),
+            "from 6": range(20),
+            "from 0 until 5": range(10),
+            "from 3 until 5": range(2),
+        },
+        {"from 0": 0.4, "from 3": 0.1, "from 6": 0, "from 0 until 5": 0.3, "from 3 until 5": 0.2},
+        stop_steps=(0, 5),
+    )
+    assert [line.label for line in summary.front] == ["from 0", "from 3", "from 6"]
