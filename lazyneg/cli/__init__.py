@@ -6,6 +6,7 @@ import typer
 
 from lazyneg.cli.compare import compare
 from lazyneg.cli.sweep import sweep
+from lazyneg.cli.webui_model import webui_model
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -17,3 +18,4 @@ def lazyneg() -> None:
 
 app.command()(compare)
 app.command()(sweep)
+app.command()(webui_model)

@@ -61,7 +61,11 @@ class Painter:
         self.about = {"Model": model.stem if model.is_file() else model.name}
         if model.is_file():
             self.about = {"Model hash": models.short_hash(model), **self.about}
-        self.files = {"Model": model, **{f"Embedding {path.stem}": path for path in embeddings}}
+        self.files = {
+            "Model": model,
+            **({"Config": config} if config else {}),
+            **{f"Embedding {path.stem}": path for path in embeddings},
+        }
         self.scheduler = self.pipe.scheduler
         self.parameters = inspect.signature(type(self.pipe).__call__).parameters
 

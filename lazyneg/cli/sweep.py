@@ -119,10 +119,15 @@ def sweep(
     from lazyneg.cli.models import ModelError
     from lazyneg.cli.painting import Painter
     from lazyneg.sweep.detectors import DetectorError
-    from lazyneg.sweep.making import missing
     from lazyneg.sweep.plan import Plan
     from lazyneg.sweep.ranks import joined
-    from lazyneg.sweep.run import sweep as run
+
+    try:
+        from lazyneg.sweep.making import missing
+        from lazyneg.sweep.run import sweep as run
+    except ModuleNotFoundError as error:
+        typer.echo(f"Error: {error.name} is missing: pip install 'lazyneg[sweep]'", err=True)
+        raise typer.Exit(1) from error
 
     try:
         with joined() as ranks:

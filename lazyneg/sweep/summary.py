@@ -127,14 +127,16 @@ class Summary:
     @property
     def front(self) -> list[Line]:
         """The lines that no other one beats in both removal and similarity, by similarity."""
-        points = {
-            (line.similarity.value, line.removal.value): line for line in self.lines if line.removal
-        }
+        points = [
+            (line.similarity.value, line.removal.value, line) for line in self.lines if line.removal
+        ]
         return [
             line
-            for (similarity, removal), line in sorted(points.items(), key=lambda point: point[0])
+            for similarity, removal, line in sorted(points, key=lambda point: point[:2])
             if not any(
-                other != (similarity, removal) and other[0] >= similarity and other[1] >= removal
+                other[:2] != (similarity, removal)
+                and other[0] >= similarity
+                and other[1] >= removal
                 for other in points
             )
         ]
@@ -202,7 +204,7 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
     """The critical step to take, and why.
 
     The rule: of the critical steps without a stop, the largest one up to which removal never
-    falls below 90 % of what critical step 0 removes.
+    falls below the part :data:`KEPT` of what critical step 0 removes.
     """
     if summary.words is None:
         return None, "no detector knows an object of the negative prompt, so removal is not known"
@@ -235,5 +237,5 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
     place = "the rest of the picture" if summary.outside else "the picture"
     return choice, (
         f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes {place} "
-        f"{saved:.0%} less; {after}"
+        f"{abs(saved):.0%} {'less' if saved >= 0 else 'more'}; {after}"
     )

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 import lazyneg
+from lazyneg import demo
 from lazyneg.cli import app
 
-demo = pytest.importorskip("lazyneg.demo")
-if not demo.CHECKPOINT.exists():
-    pytest.skip("there are no weights yet", allow_module_level=True)
 FEW = ["--steps", "2", "--device", "cpu"]
 
 

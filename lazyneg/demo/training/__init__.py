@@ -1,0 +1,1 @@
+"""Trains the embedded model from nothing. Nothing here is needed to use it."""

@@ -1,0 +1,124 @@
+"""The weights in the package."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import lazyneg
+from lazyneg import demo
+from lazyneg.cli import app
+from lazyneg.demo import CHECKPOINT
+from lazyneg.demo.detector import FILE, Detector
+from lazyneg.demo.scenes import FACTS
+
+HERE = Path(__file__).parent
+
+
+@cache
+def pipe() -> Any:
+    loaded = demo.pipeline()
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def paint(
+    prompt: str, negative: str = "", seeds: range = range(8), **more: Any
+) -> list[Image.Image]:
+    pictures: list[Image.Image] = (
+        pipe()(
+            [prompt] * len(seeds),
+            negative_prompt=[negative] * len(seeds),
+            num_inference_steps=20,
+            guidance_scale=5.0,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            **more,
+        )
+    ).images
+    return pictures
+
+
+def share(pictures: list[Image.Image], fact: str) -> float:
+    return float((Detector()(pictures)[:, FACTS.index(fact)] >= 0.5).mean())
+
+
+def test_the_weights_are_small() -> None:
+    files = [CHECKPOINT, FILE]
+    assert sum(file.stat().st_size for file in files) <= 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "facts"),
+    [
+        ("cat wearing glasses", ("cat", "glasses")),
+        ("girl with a balloon, blue background", ("girl", "balloon", "blue background")),
+        ("boy with red hair wearing a blue hat", ("boy", "hat", "blue hat")),
+    ],
+)
+def test_it_draws_what_it_is_asked_for(prompt: str, facts: tuple[str, ...]) -> None:
+    pictures = paint(prompt)
+    for fact in facts:
+        assert share(pictures, fact) >= 0.75, fact
+
+
+def test_a_negative_prompt_removes_and_a_late_one_does_not() -> None:
+    assert share(paint("girl eating pizza"), "glasses") >= 0.75
+    assert share(paint("girl eating pizza", "glasses"), "glasses") <= 0.25
+    with lazyneg.lazy_negative(pipe(), critical_step=18):
+        late = paint("girl eating pizza", "glasses")
+    assert share(late, "glasses") >= 0.75
+
+
+def test_the_encoder_gives_a_picture_back() -> None:
+    """For img2img: what the decoder makes of the encoder's latents is the picture."""
+    picture = paint("girl with red hair", seeds=range(1))[0]
+    values = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        latents = pipe().vae.encode(values).latent_dist.mean
+        again = pipe().vae.decode(latents).sample
+    assert (again - values).square().mean() < 0.02
+
+
+def test_the_folder_for_a_webui_is_complete(tmp_path: Path) -> None:
+    name = CHECKPOINT.stem
+    shown = CliRunner().invoke(app, ["webui-model", str(tmp_path)])
+    assert shown.output.strip() == str(tmp_path / CHECKPOINT.name)
+    assert (tmp_path / f"{name}.safetensors").read_bytes() == CHECKPOINT.read_bytes()
+    assert str(tmp_path / name) in (tmp_path / f"{name}.yaml").read_text()
+    assert {path.name for path in (tmp_path / name).iterdir()} >= {
+        "config.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["webui-model", str(tmp_path / "modles")])
+    assert shown.exit_code == 2
+    assert "modles" in shown.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_detector_agrees_with_eyes() -> None:
+    """100 pictures of the model, in rows of ten, and what a person saw in them."""
+    with Image.open(HERE / "labelled.png") as sheet:
+        side = sheet.width // 10
+        pictures = [
+            sheet.crop((side * column, side * row, side * (column + 1), side * (row + 1)))
+            for row in range(10)
+            for column in range(10)
+        ]
+    seen: dict[str, list[int]] = json.loads((HERE / "labelled.json").read_text())
+    found = Detector()(pictures) >= 0.5
+    for name, numbers in seen.items():
+        labels = np.isin(np.arange(100), numbers)
+        assert (found[:, FACTS.index(name)] == labels).mean() >= 0.97, name
