@@ -234,6 +234,8 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
         after = f"critical step {delays[last + 1][0]} falls below {KEPT:.0%} of that"
     else:
         after = "no later one was tried"
+    if choice is plain:
+        return choice, f"no delay; it removes {most:.0%}, and {after}"
     place = "the rest of the picture" if summary.outside else "the picture"
     return choice, (
         f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes {place} "
