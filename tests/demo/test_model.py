@@ -90,7 +90,7 @@ def test_the_encoder_gives_a_picture_back() -> None:
 def test_the_folder_for_a_webui_is_complete(tmp_path: Path) -> None:
     name = CHECKPOINT.stem
     shown = CliRunner().invoke(app, ["webui-model", str(tmp_path)])
-    assert shown.output.strip() == str(tmp_path / CHECKPOINT.name)
+    assert shown.output.splitlines()[-1] == str(tmp_path / CHECKPOINT.name)
     assert (tmp_path / f"{name}.safetensors").read_bytes() == CHECKPOINT.read_bytes()
     assert str(tmp_path / name) in (tmp_path / f"{name}.yaml").read_text()
     assert {path.name for path in (tmp_path / name).iterdir()} >= {
