@@ -115,7 +115,7 @@ def _job(
     start: Infotext, prompt: str | None, negative: str | None, parameters: dict[str, str]
 ) -> Infotext:
     """What to paint: an infotext, and what the command line says besides."""
-    defaults = {"Steps": "20", "CFG scale": "7", "Seed": str(random.getrandbits(32))}
+    defaults = {**options.DEFAULTS, "Seed": str(random.getrandbits(32))}
     job = Infotext(
         start.prompt if prompt is None else prompt,
         start.negative if negative is None else negative,

@@ -40,12 +40,15 @@ EmbeddingOption = Annotated[
     list[Path] | None,
     typer.Option(help="File of a textual inversion; its name is the word. Repeatable."),
 ]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="[default: 20]")]
+DEFAULTS = {"Steps": "20", "CFG scale": "7"}
+"""What is painted with where nothing is said, by the WebUI's names."""
+
+StepsOption = Annotated[int | None, typer.Option(min=1, help=f"[default: {DEFAULTS['Steps']}]")]
 SamplerOption = Annotated[
     str | None,
     typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
 ]
-GuidanceOption = Annotated[float | None, typer.Option(help="[default: 7]")]
+GuidanceOption = Annotated[float | None, typer.Option(help=f"[default: {DEFAULTS['CFG scale']}]")]
 SideOption = Annotated[int | None, typer.Option(min=8, help="[default: the model's own]")]
 DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
 DTypeOption = Annotated[

@@ -44,14 +44,10 @@ class Painter:
     ) -> None:
         device = device or models.default_device()
         if model is None:
-            from lazyneg.demo import CHECKPOINT, pipeline
+            from lazyneg.demo import CHECKPOINT, CONFIG
 
-            model = CHECKPOINT
-            self.pipe = pipeline().to(device)
-            if dtype is not None:
-                self.pipe.to(getattr(torch, dtype))
-        else:
-            self.pipe = models.load(model, config, device, dtype)
+            model, config = CHECKPOINT, CONFIG
+        self.pipe = models.load(model, config, device, dtype)
         try:
             # Refuses what takes no negative prompt.
             lazyneg.remove(lazyneg.apply(self.pipe))

@@ -87,8 +87,7 @@ def sweep(
     torchrun --nproc-per-node 2 -m lazyneg sweep ...
     """
     parameters = {
-        "Steps": "20",
-        "CFG scale": "7",
+        **options.DEFAULTS,
         **options.webui_parameters(steps, sampler, guidance_scale, width, height),
     }
     from lazyneg.sweep.plan import Grid

@@ -12,9 +12,12 @@ from typing import Any
 CHECKPOINT = Path(__file__).parent / "weights" / "lazyneg-demo.safetensors"
 """The weights, in the layout of the first Stable Diffusion."""
 
+CONFIG = CHECKPOINT.parent / "config"
+"""Their configuration for diffusers, and the tokenizer."""
+
 
 def pipeline() -> Any:
     """The embedded model, as a ``StableDiffusionPipeline`` in single precision on the CPU."""
     from lazyneg.demo import checkpoint
 
-    return checkpoint.load(CHECKPOINT, CHECKPOINT.parent / "config")
+    return checkpoint.load(CHECKPOINT, CONFIG)

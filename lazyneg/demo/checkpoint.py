@@ -18,7 +18,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lazyneg.demo import CHECKPOINT, architecture
+from lazyneg.demo import CHECKPOINT, CONFIG, architecture
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -110,7 +110,7 @@ def copy_to(folder: Path) -> Path:
     """
     name = CHECKPOINT.stem
     clip = folder.resolve() / name
-    shutil.copytree(CHECKPOINT.parent / "config" / "tokenizer", clip, dirs_exist_ok=True)
+    shutil.copytree(CONFIG / "tokenizer", clip, dirs_exist_ok=True)
     _write_yaml(folder / f"{name}.yaml", str(clip))
     return Path(shutil.copy(CHECKPOINT, folder))
 

@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import typer
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from PIL.Image import Image
 from scipy.stats import binomtest
 from tqdm import tqdm
@@ -27,6 +25,7 @@ from lazyneg.demo import CHECKPOINT, checkpoint, scenes
 from lazyneg.demo.captions import sentence
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.scenes import FACTS, OBJECTS
+from lazyneg.sweep.ranks import Ranks, joined
 
 STEPS = 20
 GUIDANCE = 7.5
@@ -79,13 +78,14 @@ def paint(pipe: Any, jobs: Sequence[Job]) -> list[Image]:
 Found = npt.NDArray[np.bool_]
 
 
-def measure(pipe: Any, detector: Detector, seeds: int) -> dict[str, Any]:
+def measure(pipe: Any, detector: Detector, seeds: int, ranks: Ranks) -> dict[str, Any]:
     """Measures a model, shared among the processes.
 
     Args:
         pipe: The model.
         detector: Looks at its pictures.
         seeds: Number of pictures behind each part of the answer.
+        ranks: The processes.
 
     Returns:
         The counts of each part, as [right, of].
@@ -97,7 +97,7 @@ def measure(pipe: Any, detector: Detector, seeds: int) -> dict[str, Any]:
     }
     plain = [Job("girl eating pizza", "", seed) for seed in range(seeds)]
     negative = [replace(job, negative="glasses") for job in plain]
-    found = _found(pipe, detector, [*groups.values(), plain, negative])
+    found = _found(pipe, detector, [*groups.values(), plain, negative], ranks)
     before, after = (part[:, FACTS.index("glasses")] for part in found[-2:])
     by_scale = dict(zip(groups, found))
     told = [facts for _, facts in asked]
@@ -126,20 +126,18 @@ def measure(pipe: Any, detector: Detector, seeds: int) -> dict[str, Any]:
     }
 
 
-def _found(pipe: Any, detector: Detector, groups: Sequence[Sequence[Job]]) -> list[Found]:
-    state = PartialState()
+def _found(
+    pipe: Any, detector: Detector, groups: Sequence[Sequence[Job]], ranks: Ranks
+) -> list[Found]:
     batches = [
         (number, group[start : start + _BATCH])
         for number, group in enumerate(groups)
         for start in range(0, len(group), _BATCH)
     ]
-    mine = range(state.process_index, len(batches), state.num_processes)
-    bar = tqdm(mine, desc="pictures", unit="batch", disable=not state.is_main_process)
-    every = dict(
-        gather_object([(index, detector(paint(pipe, batches[index][1])) >= 0.5) for index in bar])
-    )
+    bar = tqdm(ranks.share(batches), desc="pictures", unit="batch", disable=ranks.rank > 0)
+    seen = ranks.gather([detector(paint(pipe, batch)) >= 0.5 for _, batch in bar])
     return [
-        np.concatenate([every[index] for index, batch in enumerate(batches) if batch[0] == number])
+        np.concatenate([part for (group, _), part in zip(batches, seen) if group == number])
         for number in range(len(groups))
     ]
 
@@ -199,12 +197,13 @@ def main(
     seeds: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
     """Measures the embedded model."""
-    # Without this word it takes processes without a GPU for strangers.
-    state = PartialState(cpu=not torch.cuda.is_available())
-    pipe = checkpoint.load(folder / CHECKPOINT.name, folder / "config").to(state.device)
+    pipe = checkpoint.load(folder / CHECKPOINT.name, folder / "config")
     pipe.set_progress_bar_config(disable=True)
-    quality = measure(pipe, Detector(folder / "detector.safetensors"), seeds)
-    if state.is_main_process:
+    with joined() as ranks:
+        if torch.cuda.is_available():
+            pipe.to(f"cuda:{ranks.local}")
+        quality = measure(pipe, Detector(folder / "detector.safetensors"), seeds, ranks)
+    if ranks.rank == 0:
         text = json.dumps(quality, indent=2) + "\n"
         (folder / "quality.json").write_text(text, "utf-8")
         print(table(quality))

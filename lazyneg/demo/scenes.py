@@ -211,10 +211,11 @@ class _Painter:
                 self._oval(side * 29, 4, 5.5, 7, skin)
         self._oval(0, 3, 29, 29, skin)
         if girl:
-            self._fringe([(-30, 0), (-29, -16), (-15, -31), (15, -31), (29, -16), (30, 0)], hair)
+            fringe: Points = [(30, 0), (22, -9), (0, -14), (-22, -9)]
+            self._polygon([(-30, 0), (-29, -16), (-15, -31), (15, -31), (29, -16), *fringe], hair)
         else:
             tufts: Points = [(28, -6), (20, -15), (11, -11), (2, -17), (-8, -11), (-18, -16)]
-            self._fringe([(-28, -6), (-28, -22), (-12, -34), (12, -34), (28, -22), *tufts], hair)
+            self._polygon([(-28, -6), (-28, -22), (-12, -34), (12, -34), (28, -22), *tufts], hair)
         for side in (-1, 1):
             self._oval(side * 12, -1, 5.5, 6, WHITE)
             self._oval(side * 12, 0, 3.2, 3.8, DARK)
@@ -222,11 +223,6 @@ class _Painter:
                 self._oval(side * 19, 11, 4.5, 3, (240, 140, 140))
         self._line([(-1, 7), (2, 10), (-1, 11)], _shade(skin, 0.75), 1.5)
         self.pen.chord(self._corners(-9, 11, 9, 22), 10, 170, fill=(170, 45, 60))
-
-    def _fringe(self, outline: Points, color: Color) -> None:
-        if self.scene.subject == "girl":
-            outline = [*outline, (22, -9), (0, -14), (-22, -9)]
-        self._polygon(outline, color)
 
     def _glasses(self) -> None:
         for side in (-1, 1):

@@ -119,7 +119,7 @@ def measure(plan: Plan, folder: Path, looking: Looking, ranks: Ranks) -> pd.Data
 def _measure_unit(
     plan: Plan, folder: Path, looking: Looking, negative: str, row: Row, seeds: Sequence[int]
 ) -> list[dict[str, object]]:
-    reference = plan.rows(row.painting.prompt, negative)[0].painting
+    reference = plan.reference(row.painting.prompt)
     names = [plan.name(row.painting, seed) for seed in seeds]
     images = [_read(folder / name) for name in names]
     found: dict[str, Any] = {}

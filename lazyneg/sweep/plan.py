@@ -125,9 +125,13 @@ class Plan:
             (prompt, negative) for prompt in self.grid.prompts for negative in self.grid.negatives
         ]
 
+    def reference(self, prompt: str) -> Painting:
+        """What the other rows are measured by: no negative prompt."""
+        return Painting(prompt, "", Settings())
+
     def rows(self, prompt: str, negative: str) -> list[Row]:
         """The rows of a section, the reference first."""
-        reference = Painting(prompt, "", Settings())
+        reference = self.reference(prompt)
         # By the steps that have the negative prompt.
         paintings = {(0, self.iterations): Painting(prompt, negative, Settings())}
         rows = [Row(None, reference)]

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 import lazyneg
 from lazyneg import demo
 from lazyneg.cli import app
-from lazyneg.demo import CHECKPOINT
+from lazyneg.demo import CHECKPOINT, evaluation
 from lazyneg.demo.detector import FILE, Detector
+from lazyneg.demo.evaluation import Job
 from lazyneg.demo.scenes import FACTS
 
 HERE = Path(__file__).parent
@@ -30,20 +31,8 @@ def pipe() -> Any:
     return loaded
 
 
-def paint(
-    prompt: str, negative: str = "", seeds: range = range(8), **more: Any
-) -> list[Image.Image]:
-    pictures: list[Image.Image] = (
-        pipe()(
-            [prompt] * len(seeds),
-            negative_prompt=[negative] * len(seeds),
-            num_inference_steps=20,
-            guidance_scale=5.0,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            **more,
-        )
-    ).images
-    return pictures
+def paint(prompt: str, negative: str = "", seeds: range = range(8)) -> list[Image.Image]:
+    return evaluation.paint(pipe(), [Job(prompt, negative, seed, 5.0) for seed in seeds])
 
 
 def share(pictures: list[Image.Image], fact: str) -> float:

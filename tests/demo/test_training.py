@@ -15,11 +15,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lazyneg.demo import CHECKPOINT, architecture, checkpoint
+from lazyneg.demo import CHECKPOINT, CONFIG, architecture, checkpoint
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.evaluation import measure, table
 from lazyneg.demo.scenes import FACTS
 from lazyneg.demo.training import autoencoder, batches, text, tokens
+from lazyneg.sweep.ranks import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_the_checkpoint_has_the_shapes_of_the_package(trained: Path) -> None:
 def test_evaluation_counts_every_picture(trained: Path) -> None:
     pipe: Any = checkpoint.load(trained / CHECKPOINT.name, trained / "config")
     pipe.set_progress_bar_config(disable=True)
-    quality = measure(pipe, Detector(trained / "detector.safetensors"), 6)
+    quality = measure(pipe, Detector(trained / "detector.safetensors"), 6, Ranks())
     subjects = [quality["present when asked"][name][1] for name in ("girl", "boy", "cat")]
     assert sum(subjects) == 6
     assert quality["objects present by guidance"].keys() == {"1.0", "3.0", "5.0", "7.5"}
@@ -100,7 +101,7 @@ def test_original_layout_and_back_is_exact(tmp_path: Path) -> None:
 
 def test_the_yaml_names_the_shapes_that_are_there() -> None:
     params = yaml.safe_load(CHECKPOINT.with_suffix(".yaml").read_text())["model"]["params"]
-    pipe = checkpoint.load(CHECKPOINT, CHECKPOINT.parent / "config")
+    pipe = checkpoint.load(CHECKPOINT, CONFIG)
     unet = params["unet_config"]["params"]
     widths = [unet["model_channels"] * part for part in unet["channel_mult"]]
     assert widths == list(pipe.unet.config.block_out_channels)
@@ -113,7 +114,7 @@ def test_the_yaml_names_the_shapes_that_are_there() -> None:
 
 
 def test_every_word_of_the_captions_is_one_token() -> None:
-    tokenizer = tokens.load(CHECKPOINT.parent / "config" / "tokenizer")
+    tokenizer = tokens.load(CONFIG / "tokenizer")
     random = Random(7)
     texts, _ = batches.captions(batches.sample(random, 300), random)
     for caption in texts:
@@ -122,7 +123,7 @@ def test_every_word_of_the_captions_is_one_token() -> None:
 
 
 def test_lifting_the_mean_changes_nothing_that_is_heard() -> None:
-    pipe = checkpoint.load(CHECKPOINT, CHECKPOINT.parent / "config")
+    pipe = checkpoint.load(CHECKPOINT, CONFIG)
     ids = batches.identifiers(pipe.tokenizer, ["girl", "a cat, glasses"])
     latents, steps = torch.randn(2, 4, 16, 16), torch.tensor([10, 800])
 

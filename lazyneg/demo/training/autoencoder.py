@@ -220,7 +220,11 @@ def train_decoder(
     vae.cpu().eval()
     decoder.load_state_dict(trained.state_dict())
     pictures = batches.pictures(batches.sample(Random("decoder"), 100))
-    with torch.no_grad():
-        found = torch.cat([decoder(part) for part in whitening(pictures).split(10)])
-    error = (found.clamp(-1, 1) - pictures).square().mean()
+    error = (given_back(decoder, whitening, pictures) - pictures).square().mean()
     return (10 * torch.log10(4 / error)).item()
+
+
+@torch.no_grad()
+def given_back(decoder: Decoder, whitening: Whitening, pictures: Tensor) -> Tensor:
+    """Pictures in -1 to 1 as the autoencoder gives them back."""
+    return torch.cat([decoder(part) for part in whitening(pictures).split(10)]).clamp(-1, 1)

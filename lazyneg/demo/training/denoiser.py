@@ -74,7 +74,7 @@ def train(
     trained = loop.train(
         accelerator,
         unet,
-        [{"params": rest, "factor": 1.0}, {"params": listening, "factor": 2.0}],
+        [{"params": rest}, {"params": listening, "factor": 2.0}],
         loss_of,
         title="denoiser",
         seed=seed,

@@ -14,7 +14,7 @@ from tqdm import trange
 from lazyneg.demo.detector import Network
 from lazyneg.demo.scenes import FACTS, Scene
 from lazyneg.demo.training import batches
-from lazyneg.demo.training.autoencoder import Decoder, Whitening
+from lazyneg.demo.training.autoencoder import Decoder, Whitening, given_back
 
 _DECODED = 400
 _BATCH = 32
@@ -36,7 +36,8 @@ def train(decoder: Decoder, whitening: Whitening, file: Path, *, updates: int) -
     random = Random("detector")
     network = Network().train()
     seen = batches.sample(random, _DECODED)
-    decoded, decoded_facts = _decoded(decoder, whitening, batches.pictures(seen)), _facts(seen)
+    decoded = given_back(decoder, whitening, batches.pictures(seen))
+    decoded_facts = _facts(seen)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=updates)
     for update in trange(updates, desc="detector"):
@@ -60,12 +61,6 @@ def train(decoder: Decoder, whitening: Whitening, file: Path, *, updates: int) -
 
 def _facts(scenes: list[Scene]) -> Tensor:
     return batches.facts([scene.facts() for scene in scenes])
-
-
-def _decoded(decoder: Decoder, whitening: Whitening, pictures: Tensor) -> Tensor:
-    with torch.no_grad():
-        parts = [decoder(part) for part in whitening(pictures).split(10)]
-    return torch.cat(parts).clamp(-1, 1)
 
 
 def _accuracy(network: nn.Module, random: Random) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
@@ -70,4 +69,5 @@ def train(
             value = loss.item()
             smooth = value if update == 0 else 0.99 * smooth + 0.01 * value
             bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-    return copy.deepcopy(average.module).cpu().eval()
+    averaged: nn.Module = average.module.cpu().eval()
+    return averaged

@@ -37,9 +37,9 @@ def build(folder: Path, samples: int = 20_000) -> None:
             vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False, min_frequency=1
         ),
     )
-    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
-    tokens = [*bytes_, *(f"{byte}</w>" for byte in bytes_)]
-    tokens += [token for first, second in merges if (token := first + second) not in tokens]
+    merges = json.loads(trained.to_str())["model"]["merges"]
+    merged = (first + second for first, second in merges)
+    tokens = dict.fromkeys([*bytes_, *(f"{byte}</w>" for byte in bytes_), *merged])
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {token: number for number, token in enumerate([*tokens, _BEGIN, _END])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
