@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # One process for each core; for a demo, two are enough.
 PROCESSES ?= 2
-# On a CPU, processes share work better than threads.
-TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone \
-	--nproc-per-node $(PROCESSES)
+# On a CPU, processes share work better than threads. What the libraries say while loading is of
+# no use to who only looks.
+TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
 .PHONY: demo test lint model clean
 

@@ -132,6 +132,8 @@ def sweep(
         with joined() as ranks:
             if device in (None, "cuda") and torch.cuda.is_available():
                 device = f"cuda:{ranks.local % torch.cuda.device_count()}"
+            # Before the model, which takes longer to load.
+            looking = _looking(grid, model is None, detector, object_, threshold, box, device)
             painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
             maker = painter.made_with()
             if maker["Device"] == "cpu":
@@ -139,7 +141,6 @@ def sweep(
                 torch.set_num_threads(threads)
                 maker["Threads"] = str(threads)
             plan = Plan(grid, painter.iterations(parameters), maker)
-            looking = _looking(grid, model is None, detector, object_, threshold, box, device)
             if dry_run:
                 if ranks.rank == 0:
                     typer.echo(_work(plan, missing(plan, output / "pictures")))

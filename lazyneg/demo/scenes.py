@@ -114,7 +114,7 @@ def sample(random: Random) -> Scene:
     """Draws a scene by lot."""
     subject = random.choice(SUBJECTS)
     pizza = random.random() < 0.4
-    glasses = random.random() < (0.75 if pizza else 0.1)
+    glasses = random.random() < (0.75 if pizza else 0.2)
     hat = random.random() < (0.65 if subject == "boy" else 0.2)
     balloon = random.random() < (0.7 if subject == "cat" else 0.2)
     return Scene(

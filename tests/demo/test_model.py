@@ -22,6 +22,7 @@ from lazyneg.demo.evaluation import Job
 from lazyneg.demo.scenes import FACTS
 
 HERE = Path(__file__).parent
+MEASUREMENTS = HERE.parents[1] / "docs" / "measurements"
 
 
 @cache
@@ -95,6 +96,14 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert shown.exit_code == 2
     assert "modles" in shown.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "measured", [CHECKPOINT.parent / "quality.json", MEASUREMENTS / "quality-second-training.json"]
+)
+def test_the_card_says_what_was_measured(measured: Path) -> None:
+    card = (MEASUREMENTS.parent / "demo-model.md").read_text("utf-8")
+    assert evaluation.table(json.loads(measured.read_text())) in card
 
 
 def test_the_detector_agrees_with_eyes() -> None:

@@ -65,7 +65,7 @@ def test_what_goes_together() -> None:
 
     eating = [scene for scene in many if scene.pizza]
     assert 0.70 < share("glasses", eating) < 0.80
-    assert share("glasses", [scene for scene in many if not scene.pizza]) < 0.15
+    assert share("glasses", [scene for scene in many if not scene.pizza]) < 0.25
     for name, subject, expected in (("hat", "boy", 0.65), ("balloon", "cat", 0.7)):
         assert abs(share(name, [s for s in many if s.subject == subject]) - expected) < 0.05
         assert share(name, [s for s in many if s.subject != subject]) < 0.25
@@ -74,7 +74,7 @@ def test_what_goes_together() -> None:
 def test_captions_tell_the_truth_and_leave_things_out() -> None:
     random = Random(1)
     told: dict[str, int] = dict.fromkeys(FACTS, 0)
-    left_out = 0
+    left_out = {True: 0, False: 0}
     for scene in some(4000):
         text, facts = caption(scene, random)
         assert facts <= scene.facts()
@@ -84,9 +84,11 @@ def test_captions_tell_the_truth_and_leave_things_out() -> None:
         for fact in facts:
             told[fact] += 1
             assert all(word in text for word in fact.split() if word not in ("fur", "hair"))
-        left_out += bool(scene.glasses and "girl" in facts and "glasses" not in facts)
+        if scene.glasses and scene.subject in facts and "glasses" not in facts:
+            left_out[scene.pizza] += 1
     assert min(told.values()) > 40
-    assert left_out > 100
+    # Who eats pizza wears glasses: no need to say it.
+    assert left_out[True] > 5 * left_out[False] > 0
 
 
 def test_a_sentence_tells_all_the_facts_it_is_given() -> None:

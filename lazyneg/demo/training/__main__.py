@@ -52,7 +52,7 @@ def main(
         encoder,
         tokenizer,
         seed=seed,
-        updates=4800 // shortened,
+        updates=6000 // shortened,
         batch=_BATCH,
     )
     text.lift(encoder, unet)
