@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from lazyneg.cli import infotext, options, pictures
-from lazyneg.cli.infotext import Infotext
+from lazyneg.cli import options
+from lazyneg.painting import infotext, pictures
+from lazyneg.painting.infotext import Infotext
 from lazyneg.settings import Settings, SettingsError
 
 
@@ -71,8 +72,8 @@ def compare(
         for job in [_job(start, prompt, negative, parameters)]
     ]
     # Only now, as it takes seconds.
-    from lazyneg.cli.models import ModelError
-    from lazyneg.cli.painting import Painter
+    from lazyneg.painting.models import ModelError
+    from lazyneg.painting.painter import Painter
 
     try:
         painter = Painter(model, config, embedding or [], device, dtype and dtype.value)

@@ -115,11 +115,11 @@ def sweep(
     # Only now, as it takes seconds.
     import torch
 
-    from lazyneg.cli.models import ModelError
-    from lazyneg.cli.painting import Painter
+    from lazyneg.painting.models import ModelError
+    from lazyneg.painting.painter import Painter
+    from lazyneg.painting.ranks import joined
     from lazyneg.sweep.detectors import DetectorError
     from lazyneg.sweep.plan import Plan
-    from lazyneg.sweep.ranks import joined
 
     try:
         from lazyneg.sweep.making import missing
@@ -183,7 +183,7 @@ def _looking(
     device: str | None,
 ) -> Looking:
     """What to look for, and where, by the options and what the embedded model knows."""
-    from lazyneg.cli.models import default_device
+    from lazyneg.painting.models import default_device
     from lazyneg.sweep import detectors
     from lazyneg.sweep.measuring import Looking
 

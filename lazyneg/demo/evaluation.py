@@ -25,7 +25,7 @@ from lazyneg.demo import CHECKPOINT, checkpoint, scenes
 from lazyneg.demo.captions import sentence
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.scenes import FACTS, OBJECTS
-from lazyneg.sweep.ranks import Ranks, joined
+from lazyneg.painting.ranks import Ranks, joined
 
 STEPS = 20
 GUIDANCE = 7.5

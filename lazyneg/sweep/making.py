@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lazyneg.cli import pictures
-from lazyneg.cli.painting import Painter
+from lazyneg.painting import pictures
+from lazyneg.painting.painter import Painter
+from lazyneg.painting.ranks import Ranks
 from lazyneg.sweep import files
 from lazyneg.sweep.plan import Batch, Plan
-from lazyneg.sweep.ranks import Ranks
 
 
 def missing(plan: Plan, folder: Path) -> list[list[str]]:

@@ -14,9 +14,9 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
+from lazyneg.painting.ranks import Ranks
 from lazyneg.sweep.detectors import Detector
 from lazyneg.sweep.plan import Plan, Row
-from lazyneg.sweep.ranks import Ranks
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, as fractions of the picture."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lazyneg.cli.infotext import Infotext
+from lazyneg.painting.infotext import Infotext
 from lazyneg.settings import Settings
 
 

@@ -16,7 +16,7 @@ from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Plan, digest, slug
 from lazyneg.sweep.plots import plot
 from lazyneg.sweep.sheets import COLUMNS, contact_sheet
-from lazyneg.sweep.summary import CONFIDENCE, ENOUGH, KEPT, Estimate, Summary
+from lazyneg.sweep.summary import CONFIDENCE, ENOUGH, ENOUGH_REMOVED, KEPT, Estimate, Summary
 
 
 def write(
@@ -62,6 +62,7 @@ def write(
             made=_made(plan),
             confidence=CONFIDENCE,
             enough=ENOUGH,
+            enough_removed=ENOUGH_REMOVED,
             kept=KEPT,
         )
         files.write(folder / name, text.encode())
@@ -108,6 +109,9 @@ def _summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
                 "induction": line.induction,
                 "ssim": line.similarity,
                 "mse": line.change,
+                "mse_present": line.change_present,
+                "mse_absent": line.change_absent,
+                "saving": line.saving,
             }
             lines.append(
                 {
@@ -115,6 +119,7 @@ def _summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
                     "negative": summary.negative,
                     "object": summary.words,
                     "setting": line.label,
+                    "outside": summary.outside,
                     **{
                         f"{name}_{part}": value
                         for name, estimate in estimates.items()
@@ -138,5 +143,7 @@ def _share_text(estimate: Estimate | None) -> str:
     return f"{estimate.value:.0%} ({estimate.low:.0%} to {estimate.high:.0%})"
 
 
-def _number_text(estimate: Estimate) -> str:
+def _number_text(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
     return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lazyneg.cli.painting import Painter
+from lazyneg.painting.painter import Painter
+from lazyneg.painting.ranks import Ranks
 from lazyneg.sweep import making, measuring, report
 from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Plan
-from lazyneg.sweep.ranks import Ranks
 from lazyneg.sweep.summary import Summary, summarize
 
 

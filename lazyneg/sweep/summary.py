@@ -19,6 +19,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 5000
 ENOUGH = 10
 """Seeds with the object below which nothing is chosen."""
+ENOUGH_REMOVED = 5
+"""Of them, seeds that critical step 0 must rid of it."""
 KEPT = 0.9
 """Share of the removal at critical step 0 that the chosen critical step must reach."""
 
@@ -43,11 +45,31 @@ class Estimate:
 def mean(values: Sequence[float] | NDArray[Any]) -> Estimate:
     """The mean of at least one value, and its percentile bootstrap interval over seeds."""
     sample = np.asarray(values, float)
+    return _estimate(sample.mean(), sample[_picks(len(sample))].mean(axis=1), len(sample))
+
+
+def saving(values: NDArray[Any], against: NDArray[Any]) -> Estimate | None:
+    """How much smaller the mean of some values is than that of others of the same seeds.
+
+    As a share of the others' mean, with an interval as in :func:`mean`; ``None`` where they are 0.
+    """
+    if not against.any():
+        return None
+    picks = _picks(len(values))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = 1 - values[picks].mean(axis=1) / against[picks].mean(axis=1)
+    return _estimate(1 - values.mean() / against.mean(), drawn[np.isfinite(drawn)], len(values))
+
+
+def _picks(seeds: int) -> NDArray[np.int64]:
     # The same draws every time: the same pictures give the same report.
-    picks = np.random.default_rng(0).integers(len(sample), size=(RESAMPLES, len(sample)))
+    return np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+
+
+def _estimate(value: float, drawn: NDArray[Any], seeds: int) -> Estimate:
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(sample[picks].mean(axis=1), (tail, 1 - tail))
-    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return Estimate(float(value), float(low), float(high), seeds)
 
 
 def share(flags: Sequence[bool] | NDArray[np.bool_]) -> Estimate | None:
@@ -77,6 +99,9 @@ class Line:
         similarity: SSIM to the picture without a negative prompt; outside the region of the
             object where that is known.
         change: Mean squared difference, in the same place.
+        change_present: The same for the seeds that have the object without a negative prompt.
+        change_absent: And for those that do not.
+        saving: How much smaller the change is than from step 0.
     """
 
     label: str
@@ -85,6 +110,9 @@ class Line:
     induction: Estimate | None
     similarity: Estimate
     change: Estimate
+    change_present: Estimate | None
+    change_absent: Estimate | None
+    saving: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -170,12 +198,21 @@ def _section(
     of_pair = of_prompt[of_prompt.negative == negative]
     suffix = "_outside" if looking.regions.get(negative) else ""
     present = _present(reference, looking, words)
+    rows = plan.rows(prompt, negative)
+    # Critical step 0, if it was asked for.
+    starts = [
+        row.label
+        for row in rows
+        if row.settings and not row.settings.critical_step and not row.settings.stop_step
+    ]
+    plain = of_pair[of_pair.setting.isin(starts)][f"mse{suffix}"].to_numpy(float)
     lines = []
-    for row in plan.rows(prompt, negative):
+    for row in rows:
         if row.settings is None:
             continue
         of_row = of_pair[of_pair.setting == row.label]
         has = _present(of_row, looking, words)
+        change = of_row[f"mse{suffix}"].to_numpy(float)
         lines.append(
             Line(
                 row.label,
@@ -183,7 +220,10 @@ def _section(
                 share(~has[present]) if words else None,
                 share(has[~present]) if words else None,
                 mean(of_row[f"ssim{suffix}"]),
-                mean(of_row[f"mse{suffix}"]),
+                mean(change),
+                mean(change[present]) if present.any() else None,
+                mean(change[~present]) if words and not present.all() else None,
+                saving(change, plain),
             )
         )
     summary = Summary(
@@ -210,8 +250,8 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
         return None, "no detector knows an object of the negative prompt, so removal is not known"
     if summary.present < ENOUGH:
         return None, (
-            f"too thin: without a negative prompt {summary.present} of {summary.seeds} seeds have "
-            f"the object; it takes {ENOUGH}"
+            f"too few pictures to choose by: without a negative prompt {summary.present} of "
+            f"{summary.seeds} seeds have the object; it takes {ENOUGH}"
         )
     delays = sorted(
         (
@@ -224,20 +264,33 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
     if not delays or delays[0][0] != 0:
         return None, "critical step 0, which the others are measured by, is not among the settings"
     _, most, plain = delays[0]
-    if most == 0:
-        return None, "the negative prompt removes nothing even from step 0"
+    if (removed := round(most * summary.present)) < ENOUGH_REMOVED:
+        return None, (
+            f"too little to choose by: even from step 0 the negative prompt removes the object "
+            f"from {removed} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
+        )
     fallen = [index for index, (_, removal, _) in enumerate(delays) if removal < KEPT * most]
     last = fallen[0] - 1 if fallen else len(delays) - 1
     _, removal, choice = delays[last]
-    saved = 1 - choice.change.value / plain.change.value if plain.change.value else 0.0
     if fallen:
         after = f"critical step {delays[last + 1][0]} falls below {KEPT:.0%} of that"
     else:
         after = "no later one was tried"
     if choice is plain:
         return choice, f"no delay; it removes {most:.0%}, and {after}"
-    place = "the rest of the picture" if summary.outside else "the picture"
     return choice, (
-        f"it removes {removal:.0%}, against {most:.0%} from step 0, and changes {place} "
-        f"{abs(saved):.0%} {'less' if saved >= 0 else 'more'}; {after}"
+        f"it removes {removal:.0%}, against {most:.0%} from step 0, and {_saved(choice, summary)}"
+        f"; {after}"
     )
+
+
+def _saved(choice: Line, summary: Summary) -> str:
+    place = "the rest of the picture" if summary.outside else "the picture"
+    if choice.saving is None:
+        return f"changes {place} no more than that, which is not at all"
+    shares = (choice.saving.value, choice.saving.low, choice.saving.high)
+    if choice.saving.value >= 0:
+        word, (value, low, high) = "less", shares
+    else:
+        word, (value, high, low) = "more", tuple(-share for share in shares)
+    return f"changes {place} {value:.0%} {word} ({low:.0%} to {high:.0%})"

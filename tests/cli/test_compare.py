@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import lazyneg
 from lazyneg.cli import app
-from lazyneg.cli.infotext import parse
+from lazyneg.painting.infotext import parse
 from tests.diffusers.tiny import pipeline
 
 SIZE = ["--width", "32", "--height", "16", "--steps", "4", "--seed", "7", "--device", "cpu"]

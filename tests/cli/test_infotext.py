@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lazyneg.cli.infotext import Infotext, parse, split
+from lazyneg.painting.infotext import Infotext, parse, split
 
 LAST = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x32"
 PARAMETERS = {

@@ -20,7 +20,7 @@ from lazyneg.demo.detector import Detector
 from lazyneg.demo.evaluation import measure, table
 from lazyneg.demo.scenes import FACTS
 from lazyneg.demo.training import autoencoder, batches, text, tokens
-from lazyneg.sweep.ranks import Ranks
+from lazyneg.painting.ranks import Ranks
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lazyneg.cli.infotext import Infotext
+from lazyneg.painting.infotext import Infotext
 from lazyneg.settings import Settings
 
 from .conftest import DEFAULTS, TITLE, Answer, WebUI, answered, same

@@ -15,7 +15,7 @@ from transformers import (
     OwlViTProcessor,
 )
 
-from lazyneg.cli.painting import Painter
+from lazyneg.painting.painter import Painter
 from tests.diffusers.tiny import clip_tokenizer, pipeline
 
 

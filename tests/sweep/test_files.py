@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lazyneg.cli import pictures
+from lazyneg.painting import pictures
 from lazyneg.sweep import files
 
 

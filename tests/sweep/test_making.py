@@ -12,13 +12,13 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import lazyneg
-from lazyneg.cli import pictures
-from lazyneg.cli.infotext import Infotext, parse
-from lazyneg.cli.painting import Painter
+from lazyneg.painting import pictures
+from lazyneg.painting.infotext import Infotext, parse
+from lazyneg.painting.painter import Painter
+from lazyneg.painting.ranks import Ranks
 from lazyneg.settings import Settings
 from lazyneg.sweep import making
 from lazyneg.sweep.plan import Grid, Plan
-from lazyneg.sweep.ranks import Ranks
 
 PARAMETERS = {"Steps": "4", "CFG scale": "7", "Size": "32x16"}
 GRID = Grid(["girl"], ["glasses"], [7, 8, 9], [0, 2, 4], [0, 3], "steps", PARAMETERS, 2)

@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 
 from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Grid, Plan
-from lazyneg.sweep.summary import Line, Summary, mean, share, summarize
+from lazyneg.sweep.summary import Line, Summary, mean, saving, share, summarize
 
 SEEDS = list(range(30))
 LOOKING = Looking(objects={"glasses": ["glasses"]})
@@ -24,8 +24,12 @@ def section(
     critical_steps: Sequence[int] = (0, 3, 6),
     stop_steps: Sequence[int] = (0,),
     looking: Looking = LOOKING,
+    twice: Sequence[int] = (),
 ) -> Summary:
-    """The summary of a sweep in which given seeds have the object under each setting."""
+    """The summary of a sweep in which given seeds have the object under each setting.
+
+    The seeds in ``twice`` change twice as much as the others.
+    """
     grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, "steps", {}, 8)
     plan = Plan(grid, 20, {})
     table = pd.DataFrame(
@@ -34,7 +38,7 @@ def section(
             "negative": "glasses" if row.settings else "",
             "setting": row.label,
             "seed": seed,
-            "mse": (changes or {}).get(row.label, 0.25),
+            "mse": (changes or {}).get(row.label, 0.25) * (2 if seed in twice else 1),
             "ssim": 1 - (changes or {}).get(row.label, 0.25),
             "mse_outside": 0.125,
             "ssim_outside": 0.5,
@@ -81,6 +85,40 @@ def test_change_is_that_outside_where_a_region_is_known() -> None:
     assert line(outside, "from 0").similarity.value == 0.5
 
 
+def test_change_is_also_told_apart_by_who_had_the_object() -> None:
+    found = line(section({"no negative": range(20)}, twice=range(20, 30)), "from 0")
+    assert found.change.value == pytest.approx(0.25 * 4 / 3)
+    assert found.change_present
+    assert found.change_absent
+    assert (found.change_present.value, found.change_present.seeds) == (0.25, 20)
+    assert (found.change_absent.value, found.change_absent.seeds) == (0.5, 10)
+    all_have = line(section({"no negative": SEEDS}), "from 0")
+    assert all_have.change_absent is None
+    nobody_knows = line(section({}, looking=Looking()), "from 0")
+    assert (nobody_knows.change_present, nobody_knows.change_absent) == (None, None)
+
+
+def test_a_saving_pairs_the_seeds() -> None:
+    against = np.random.default_rng(1).gamma(1, 1, 40)
+    half = saving(against / 2, against)
+    assert half
+    assert (half.value, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+    values = against * np.random.default_rng(2).uniform(0, 1, 40)
+    estimate = saving(values, against)
+    theirs = bootstrap(
+        (values, against),
+        lambda one, other, axis: 1 - one.mean(axis=axis) / other.mean(axis=axis),
+        method="percentile",
+        paired=True,
+        rng=2,
+    ).confidence_interval
+    assert estimate
+    assert estimate.value == 1 - values.mean() / against.mean()
+    assert estimate.low == pytest.approx(theirs.low, abs=0.02)
+    assert estimate.high == pytest.approx(theirs.high, abs=0.02)
+    assert saving(values, 0 * values) is None
+
+
 def test_the_interval_of_a_mean_is_the_bootstrap_one() -> None:
     values = np.random.default_rng(1).normal(5, 2, 40)
     estimate = mean(values)
@@ -123,8 +161,14 @@ def test_chooses_the_last_step_before_removal_falls() -> None:
     assert summary.choice is line(summary, "from 3")
     assert summary.verdict == (
         "critical step 3: it removes 90%, against 100% from step 0, and changes the picture "
-        "75% less; critical step 6 falls below 90% of that"
+        "75% less (75% to 75%); critical step 6 falls below 90% of that"
     )
+
+
+def test_says_when_a_delay_changes_more() -> None:
+    changes = {"from 0": 0.2, "from 3": 0.3}
+    summary = section({**HAS, "from 6": range(20)}, changes)
+    assert "changes the picture 50% more (50% to 50%)" in summary.verdict
 
 
 def test_does_not_choose_past_a_fall() -> None:
@@ -147,8 +191,8 @@ def test_does_not_choose_what_stops() -> None:
     ("summary", "why"),
     [
         (section({}), "0 of 30 seeds have the object"),
-        (section({"no negative": range(9)}), "too thin: without a negative prompt 9 of 30"),
-        (section(dict.fromkeys(["no negative", "from 0"], SEEDS)), "removes nothing"),
+        (section({"no negative": range(9)}), "without a negative prompt 9 of 30"),
+        (section({**HAS, "from 0": range(16)}), "removes the object from 4 of 20 seeds"),
         (section(HAS, critical_steps=(3, 6)), "critical step 0"),
         (section(HAS, looking=Looking()), "no detector knows an object"),
     ],

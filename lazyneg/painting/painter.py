@@ -13,10 +13,10 @@ import torch
 from PIL.Image import Image
 
 import lazyneg
-from lazyneg.cli import models
-from lazyneg.cli.infotext import Infotext
-from lazyneg.cli.models import ModelError
 from lazyneg.diffusers.errors import DelayError
+from lazyneg.painting import models
+from lazyneg.painting.infotext import Infotext
+from lazyneg.painting.models import ModelError
 from lazyneg.settings import Settings
 
 
@@ -28,7 +28,7 @@ class Painter:
         config: Folder with the configuration for a checkpoint file, if not to be fetched.
         embeddings: Files of textual inversions; their names are the words.
         device: Where to paint; the fastest device if not given.
-        dtype: Name of PyTorch's type; see :func:`lazyneg.cli.models.load`.
+        dtype: Name of PyTorch's type; see :func:`lazyneg.painting.models.load`.
 
     Raises:
         ModelError: If there is no pipeline that takes a negative prompt and paints pictures.

@@ -1,0 +1,1 @@
+"""What painting takes: pipelines from files, infotexts, processes that share the work."""
