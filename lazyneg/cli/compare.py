@@ -90,7 +90,7 @@ def compare(
                 path = output / f"{prefix}{name}.png"
                 pictures.save(picture, path, str(text))
                 typer.echo(path)
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
 

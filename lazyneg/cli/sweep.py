@@ -117,7 +117,7 @@ def sweep(
 
     from lazyneg.painting.models import ModelError
     from lazyneg.painting.painter import Painter
-    from lazyneg.painting.ranks import joined
+    from lazyneg.painting.ranks import OtherProcessError, joined
     from lazyneg.sweep.detectors import DetectorError
     from lazyneg.sweep.plan import Plan
 
@@ -125,7 +125,10 @@ def sweep(
         from lazyneg.sweep.making import missing
         from lazyneg.sweep.run import sweep as run
     except ModuleNotFoundError as error:
-        typer.echo(f"Error: {error.name} is missing: pip install 'lazyneg[sweep]'", err=True)
+        typer.echo(
+            f"Error: {error.name} is missing: pip install '.[sweep]' in a checkout of lazyneg",
+            err=True,
+        )
         raise typer.Exit(1) from error
 
     try:
@@ -136,9 +139,9 @@ def sweep(
             looking = _looking(grid, model is None, detector, object_, threshold, box, device)
             painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
             maker = painter.made_with()
+            # Their number shows in the last bits, also of a detector, and launchers would set it.
+            torch.set_num_threads(threads)
             if maker["Device"] == "cpu":
-                # Their number shows in the last bits, and launchers would set it.
-                torch.set_num_threads(threads)
                 maker["Threads"] = str(threads)
             plan = Plan(grid, painter.iterations(parameters), maker)
             if dry_run:
@@ -150,7 +153,7 @@ def sweep(
                 for summary in summaries:
                     typer.echo(f"{summary.title}: {summary.verdict}.")
                 typer.echo(output / "index.html")
-    except (ModelError, DetectorError, OSError) as error:
+    except (ModelError, DetectorError, OtherProcessError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
@@ -202,7 +205,7 @@ def _looking(
         detector = detectors.ZeroShot(kind, Path(folder), list(words), device or default_device())
     elif embedded:
         from lazyneg.demo.detector import Detector
-        from lazyneg.demo.scenes import REGIONS
+        from lazyneg.demo.scenes import region_of
 
         detector = Detector()
         if unknown := set(objects or ()) - set(detector.names):
@@ -212,9 +215,10 @@ def _looking(
             )
         for negative in grid.negatives:
             named[negative] = objects or detectors.known_in(negative, detector.names)
-            # An object without a region can be anywhere.
-            if not box and all(word in REGIONS for word in named[negative]):
-                regions[negative] = [REGIONS[word] for word in named[negative]]
+            boxes = [known for word in named[negative] if (known := region_of(word))]
+            # What has no region can be anywhere.
+            if not box and len(boxes) == len(named[negative]):
+                regions[negative] = boxes
     elif objects:
         raise typer.BadParameter("give a --detector that finds it", param_hint="--object")
     return Looking(detector, named, regions, threshold)
@@ -262,11 +266,11 @@ def _box(text: str) -> Box:
     parts = text.split(",")
     if len(parts) == 4 and all(re.fullmatch(r"\s*(0|1|[01]?\.\d+)\s*", part) for part in parts):
         left, top, right, bottom = map(float, parts)
-        whole = (left, top, right, bottom) == (0, 0, 1, 1)
-        if left < right <= 1 and top < bottom <= 1 and not whole:
+        # Something must be left, also of a small picture.
+        if left < right <= 1 and top < bottom <= 1 and (right - left) * (bottom - top) <= 0.9:
             return left, top, right, bottom
     raise typer.BadParameter(
-        f"{text!r}; allowed: left,top,right,bottom as fractions of the picture, a part of it, "
-        "such as 0.3,0.2,0.7,0.4",
+        f"{text!r}; allowed: left,top,right,bottom as fractions of the picture, at most "
+        "nine tenths of it, such as 0.3,0.2,0.7,0.4",
         param_hint="--region",
     )

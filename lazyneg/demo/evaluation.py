@@ -7,7 +7,7 @@ writes ``quality.json`` beside them, from which the model card's table is made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -25,6 +25,7 @@ from lazyneg.demo import CHECKPOINT, checkpoint, scenes
 from lazyneg.demo.captions import sentence
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.scenes import FACTS, OBJECTS
+from lazyneg.painting.models import short_hash
 from lazyneg.painting.ranks import Ranks, joined
 
 STEPS = 20
@@ -98,14 +99,35 @@ def measure(pipe: Any, detector: Detector, seeds: int, ranks: Ranks) -> dict[str
     plain = [Job("girl eating pizza", "", seed) for seed in range(seeds)]
     negative = [replace(job, negative="glasses") for job in plain]
     found = _found(pipe, detector, [*groups.values(), plain, negative], ranks)
-    before, after = (part[:, FACTS.index("glasses")] for part in found[-2:])
-    by_scale = dict(zip(groups, found))
     told = [facts for _, facts in asked]
-    present = _present(told, by_scale[GUIDANCE])
     return {
         "seeds": seeds,
         "steps": STEPS,
         "guidance": GUIDANCE,
+        **count(told, dict(zip(groups, found)), *found[-2:]),
+    }
+
+
+def count(
+    told: Sequence[frozenset[str]],
+    by_scale: Mapping[float, Found],
+    plain: Found,
+    negative: Found,
+) -> dict[str, Any]:
+    """Compares what was found with what was asked for.
+
+    Args:
+        told: The facts that each prompt tells.
+        by_scale: For each guidance scale what was found, [prompts, facts].
+        plain: What was found on girls eating pizza, [seeds, facts].
+        negative: And on those of the same seeds with the negative prompt "glasses".
+
+    Returns:
+        The counts of each part, as [right, of].
+    """
+    present = _present(told, by_scale[GUIDANCE])
+    before, after = (part[:, FACTS.index("glasses")] for part in (plain, negative))
+    return {
         "present when asked": present,
         "absent when not asked nor implied": _absent(told, by_scale[GUIDANCE]),
         "colours when asked": {
@@ -201,8 +223,11 @@ def main(
     pipe.set_progress_bar_config(disable=True)
     with joined() as ranks:
         if torch.cuda.is_available():
-            pipe.to(f"cuda:{ranks.local}")
-        quality = measure(pipe, Detector(folder / "detector.safetensors"), seeds, ranks)
+            pipe.to(f"cuda:{ranks.local % torch.cuda.device_count()}")
+        quality = {
+            "model": short_hash(folder / CHECKPOINT.name),
+            **measure(pipe, Detector(folder / "detector.safetensors"), seeds, ranks),
+        }
     if ranks.rank == 0:
         text = json.dumps(quality, indent=2) + "\n"
         (folder / "quality.json").write_text(text, "utf-8")

@@ -53,6 +53,11 @@ REGIONS: dict[str, tuple[float, float, float, float]] = {
 """Boxes (left, top, right, bottom) that hold an object in every scene, as parts of the picture."""
 
 
+def region_of(fact: str) -> tuple[float, float, float, float] | None:
+    """The box of :data:`REGIONS` that a fact is about; a coloured hat is where a hat is."""
+    return REGIONS.get(fact.split()[-1])
+
+
 @dataclass(frozen=True)
 class Scene:
     """What is in a picture.

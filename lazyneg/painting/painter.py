@@ -46,6 +46,8 @@ class Painter:
         if model is None:
             from lazyneg.demo import CHECKPOINT, CONFIG
 
+            if config:
+                raise ModelError(f"the configuration {config} needs a model besides")
             model, config = CHECKPOINT, CONFIG
         self.pipe = models.load(model, config, device, dtype)
         try:
@@ -120,8 +122,13 @@ class Painter:
 
     def made_with(self) -> dict[str, str]:
         """All besides a request that makes a difference to its picture."""
+        hashes = {
+            key: models.short_hash(path)
+            for name, path in self.files.items()
+            if (key := f"{name} hash") not in self.about
+        }
         return {
-            **{f"{name} hash": models.short_hash(path) for name, path in self.files.items()},
+            **hashes,
             **self.about,
             "Device": self.pipe.device.type,
             "Precision": str(self.pipe.dtype).removeprefix("torch."),

@@ -17,6 +17,10 @@ _PATIENCE = timedelta(days=30)
 """The first to finish waits for the last."""
 
 
+class OtherProcessError(Exception):
+    """The work cannot be finished, as another process failed."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One of several processes; by default the only one.
@@ -36,21 +40,40 @@ class Ranks:
         return items[self.rank :: self.count]
 
     def agree(self, value: T) -> T:
-        """The value that the first process has; for all."""
+        """The value that the first process has; for all.
+
+        Raises:
+            OtherProcessError: If another process has ended.
+        """
         if self.count == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box)
+        with _told():
+            distributed.broadcast_object_list(box)
         return box[0]
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """The values of all shares, in the order of the items that :meth:`share` split."""
+        """The values of all shares, in the order of the items that :meth:`share` split.
+
+        Raises:
+            OtherProcessError: If another process has ended.
+        """
         if self.count == 1:
             return list(values)
         shares: list[Sequence[T]] = [()] * self.count
-        distributed.all_gather_object(shares, values)
+        with _told():
+            distributed.all_gather_object(shares, values)
         total = sum(map(len, shares))
         return [shares[index % self.count][index // self.count] for index in range(total)]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # What it says about sockets helps nobody.
+        raise OtherProcessError("another process failed; see what it said") from error
 
 
 @contextmanager

@@ -67,8 +67,9 @@ class ZeroShot:
     def _scores(self, images: Sequence[Image], words: str, other: str | None = None) -> list[float]:
         pictures = [image.convert("RGB") for image in images]
         if self.kind == "owl":
+            asked = [{"image": picture, "candidate_labels": [words]} for picture in pictures]
             # Where the threshold is, is not for the pipeline to say.
-            found = self.pipe(pictures, candidate_labels=[words], threshold=0.0)
+            found = self.pipe(asked, threshold=0.0)
         else:
             labels = [words, other or f"no {words}"]
             found = self.pipe(pictures, candidate_labels=labels, hypothesis_template="{}")

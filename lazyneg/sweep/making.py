@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
     # Decided by one process, as the others' first pictures may come before the last looks.
     absent = ranks.agree(missing(plan, folder) if ranks.rank == 0 else [])
     todo = [(batch, names) for batch, names in zip(plan.batches, absent, strict=True) if names]
-    wanted = [folder / name for _, names in todo for name in names]
+    wanted = {name for _, names in todo for name in names}
     if ranks.rank == 0:
-        for path in wanted:
-            path.unlink(missing_ok=True)
+        for name in wanted:
+            (folder / name).unlink(missing_ok=True)
     ranks.agree(None)
     painter.pipe.set_progress_bar_config(disable=True)
     total = len(plan.paintings) * len(plan.grid.seeds)
@@ -64,7 +65,7 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
             _make_batch(plan, painter, folder, batch, names)
             if ranks.rank == 0:
                 # The other processes' pictures count too.
-                made = finished + sum(path.exists() for path in wanted)
+                made = finished + len(wanted.intersection(os.listdir(folder)))
                 progress.update(made - progress.n)
         ranks.gather(())
         progress.update(total - progress.n)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lazyneg.painting.infotext import Infotext
@@ -142,7 +142,9 @@ class Plan:
                 # No step has the negative prompt.
                 painting = reference
             else:
-                own = Painting(prompt, negative, settings)
+                # Named by what it does, so that it is found again by those who ask otherwise.
+                ends = settings if stop < self.iterations else replace(settings, stop_step=0)
+                own = Painting(prompt, negative, ends)
                 painting = paintings.setdefault((window.critical, stop), own)
             rows.append(Row(settings, painting))
         return rows

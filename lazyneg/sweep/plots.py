@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -49,6 +50,10 @@ def _by_stop(lines: Sequence[Line]) -> dict[int, list[Line]]:
     return groups
 
 
+def _unit(summary: Summary) -> str:
+    return " %" if summary.lines[0].settings.unit == "percent" else ""
+
+
 def _draw_front(axes: Any, summary: Summary) -> None:
     front = summary.front
     axes.plot(
@@ -58,7 +63,8 @@ def _draw_front(axes: Any, summary: Summary) -> None:
         zorder=1,
         label="Pareto front",
     )
-    for color, (stop, lines) in zip(_COLORS * 9, _by_stop(summary.lines).items()):
+    unit = _unit(summary)
+    for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
         points = [(line, line.similarity, line.removal) for line in lines if line.removal]
         for _, x, y in points:
             axes.errorbar(
@@ -75,7 +81,7 @@ def _draw_front(axes: Any, summary: Summary) -> None:
             [y.value for _, _, y in points],
             "o",
             color=color,
-            label=f"until {stop}" if stop else "never stops",
+            label=f"until {stop}{unit}" if stop else "never stops",
         )
         for line, x, y in points:
             axes.annotate(
@@ -95,23 +101,25 @@ def _draw_front(axes: Any, summary: Summary) -> None:
     axes.set_xlabel(f"preservation: SSIM to no negative, {place}")
     axes.set_ylabel(f"removal of {summary.words}")
     axes.set_ylim(-0.05, 1.08)
-    axes.set_title("Numbers are critical steps", loc="left", fontsize=10)
+    axes.set_title(
+        f"Numbers are critical steps{' in percent' if unit else ''}", loc="left", fontsize=10
+    )
     axes.legend(loc="lower left", frameon=False)
 
 
 def _draw_curves(axes: Any, summary: Summary) -> None:
-    for color, (stop, lines) in zip(_COLORS * 9, _by_stop(summary.lines).items()):
+    unit = _unit(summary)
+    for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
         steps = [line.settings.critical_step for line in lines]
         removal = [line.removal for line in lines]
-        until = f", until {stop}" if stop else ""
+        until = f", until {stop}{unit}" if stop else ""
         _draw_curve(axes, steps, removal, f"removal{until}", "-", color)
         if not stop:
             kept = [line.similarity for line in lines]
             induced = [line.induction for line in lines]
             _draw_curve(axes, steps, kept, "preservation", "--", color)
             _draw_curve(axes, steps, induced, "induction", ":", _INDUCED)
-    percent = summary.lines[0].settings.unit == "percent"
-    axes.set_xlabel("critical step in percent" if percent else "critical step")
+    axes.set_xlabel("critical step in percent" if unit else "critical step")
     axes.set_ylim(-0.05, 1.08)
     axes.legend(loc="best", frameon=False, fontsize=9)
 

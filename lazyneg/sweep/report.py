@@ -51,8 +51,8 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["share"] = _share_text
-    environment.filters["number"] = _number_text
+    environment.filters["share"] = share_text
+    environment.filters["number"] = number_text
     for name in ("report.md", "index.html"):
         text = environment.get_template(name).render(
             plan=plan,
@@ -137,13 +137,15 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
     files.write(path, text.encode())
 
 
-def _share_text(estimate: Estimate | None) -> str:
+def share_text(estimate: Estimate | None) -> str:
+    """A share as the tables show it."""
     if estimate is None:
         return "-"
     return f"{estimate.value:.0%} ({estimate.low:.0%} to {estimate.high:.0%})"
 
 
-def _number_text(estimate: Estimate | None) -> str:
+def number_text(estimate: Estimate | None) -> str:
+    """A mean as the tables show it."""
     if estimate is None:
         return "-"
     return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from lazyneg.settings import Settings
+from lazyneg.sweep.detectors import known_in
 from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Plan
 
@@ -145,6 +146,11 @@ class Summary:
     def title(self) -> str:
         words = f" ({self.words})" if self.words and self.words != self.negative else ""
         return " ".join(f"{self.prompt}, without {self.negative}{words}".split())
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the prompt asks for the object that the negative prompt is against."""
+        return self.words is not None and bool(known_in(self.prompt, [self.words]))
 
     @property
     def verdict(self) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lazyneg import demo
 from lazyneg.demo.evaluation import Job, paint, prompts
 from lazyneg.demo.scenes import SIZE
+from lazyneg.painting.models import short_hash
 
 # Anything in any combination, and prompts that leave most to the model.
 ASKED = [text for text, _ in prompts(60)]
@@ -28,7 +30,9 @@ def main() -> None:
     for start in range(0, 100, 10):
         for column, picture in enumerate(paint(pipe, jobs[start : start + 10])):
             sheet.paste(picture, (column * SIZE, start // 10 * SIZE))
-    sheet.save(Path(__file__).parent / "labelled.png", optimize=True)
+    info = PngInfo()
+    info.add_text("Model hash", short_hash(demo.CHECKPOINT))
+    sheet.save(Path(__file__).parent / "labelled.png", optimize=True, pnginfo=info)
 
 
 if __name__ == "__main__":

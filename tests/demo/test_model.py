@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,9 @@ from lazyneg.demo import CHECKPOINT, evaluation
 from lazyneg.demo.detector import FILE, Detector
 from lazyneg.demo.evaluation import Job
 from lazyneg.demo.scenes import FACTS
+from lazyneg.painting.models import short_hash
+from lazyneg.sweep.report import number_text, share_text
+from lazyneg.sweep.summary import Estimate
 
 HERE = Path(__file__).parent
 MEASUREMENTS = HERE.parents[1] / "docs" / "measurements"
@@ -98,6 +102,49 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_measured_was_this_model() -> None:
+    model = short_hash(CHECKPOINT)
+    assert json.loads((CHECKPOINT.parent / "quality.json").read_text())["model"] == model
+    assert f"`{model}`" in (MEASUREMENTS / "README.md").read_text("utf-8")
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(MEASUREMENTS / f"{name}.csv")
+
+
+def estimate(line: Any, measure: str) -> Estimate | None:
+    parts = [line[f"{measure}_{part}"] for part in ("value", "low", "high", "seeds")]
+    return None if pd.isna(parts[0]) else Estimate(*parts)
+
+
+@pytest.mark.parametrize(
+    "name", ["girl-eating-pizza-glasses", "boy-hat", "cat-balloon", "girl-glasses-and-hat"]
+)
+def test_the_tables_say_what_was_measured(name: str) -> None:
+    text = (MEASUREMENTS / "README.md").read_text("utf-8")
+    for _, line in table(name).iterrows():
+        shares = [share_text(estimate(line, measure)) for measure in ("removal", "induction")]
+        numbers = [
+            number_text(estimate(line, measure))
+            for measure in ("ssim", "mse", "mse_present", "mse_absent")
+        ]
+        assert f"| {' | '.join([line.setting, *shares, *numbers])} |" in text
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    text = (MEASUREMENTS.parents[1] / "README.md").read_text("utf-8")
+    lines = table("girl-eating-pizza-glasses").set_index("setting").loc
+    for step in (0, 1, 2, 3, 5, 10):
+        line = lines[f"from {step}"]
+        removed, changed = estimate(line, "removal"), estimate(line, "mse_present")
+        assert removed
+        assert changed
+        assert (
+            f"| {step} | {removed.value:.0%} ({removed.low:.0%} to {removed.high:.0%}) "
+            f"| {changed.value:.4f} ({changed.low:.4f} to {changed.high:.4f}) |"
+        ) in text
+
+
 @pytest.mark.parametrize(
     "measured", [CHECKPOINT.parent / "quality.json", MEASUREMENTS / "quality-second-training.json"]
 )
@@ -109,6 +156,7 @@ def test_the_card_says_what_was_measured(measured: Path) -> None:
 def test_the_detector_agrees_with_eyes() -> None:
     """100 pictures of the model, in rows of ten, and what a person saw in them."""
     with Image.open(HERE / "labelled.png") as sheet:
+        assert sheet.info["Model hash"] == short_hash(CHECKPOINT)
         side = sheet.width // 10
         pictures = [
             sheet.crop((side * column, side * row, side * (column + 1), side * (row + 1)))

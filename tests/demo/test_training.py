@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lazyneg.demo import CHECKPOINT, CONFIG, architecture, checkpoint
 from lazyneg.demo.detector import Detector
-from lazyneg.demo.evaluation import measure, table
+from lazyneg.demo.evaluation import GUIDANCE, count, measure, table
 from lazyneg.demo.scenes import FACTS
 from lazyneg.demo.training import autoencoder, batches, text, tokens
 from lazyneg.painting.ranks import Ranks
@@ -77,6 +77,37 @@ def test_evaluation_counts_every_picture(trained: Path) -> None:
     assert before[1] == 6
     assert removed[1] == before[0]
     assert f"| girl | {quality['present when asked']['girl'][0]} of " in table(quality)
+
+
+def test_evaluation_compares_with_what_was_asked() -> None:
+    told = [{"girl", "glasses", "pizza"}, {"boy", "pizza"}, {"cat"}, {"girl", "hat", "red hat"}]
+    # Glasses are missing, implied, there unasked; a hat has the other colour.
+    seen = [{"girl", "pizza"}, {"boy", "pizza", "glasses"}, {"cat", "glasses"}, {"girl", "hat"}]
+    found = batches.facts(seen).bool().numpy()
+    plain = batches.facts([{"glasses"}, {"glasses"}, {"glasses"}, set()]).bool().numpy()
+    negative = batches.facts([set(), {"girl"}, {"glasses"}, {"glasses"}]).bool().numpy()
+    quality = count([frozenset(one) for one in told], {GUIDANCE: found}, plain, negative)
+    present = quality["present when asked"]
+    assert {name: present[name] for name in ("glasses", "pizza", "girl", "red hat", "balloon")} == {
+        "glasses": [0, 1],
+        "pizza": [2, 2],
+        "girl": [2, 2],
+        "red hat": [0, 1],
+        "balloon": [0, 0],
+    }
+    assert quality["colours when asked"]["hat"] == [0, 1]
+    # Pizza implies glasses, a boy a hat, a cat a balloon.
+    assert quality["absent when not asked nor implied"] == {
+        "glasses": [1, 2],
+        "hat": [2, 2],
+        "pizza": [2, 2],
+        "balloon": [3, 3],
+        "monochrome": [4, 4],
+    }
+    assert quality["objects present by guidance"] == {str(GUIDANCE): [3, 4]}
+    assert quality["objects absent by guidance"] == {str(GUIDANCE): [8, 9]}
+    assert quality["glasses unasked on a girl eating pizza"] == [3, 4]
+    assert quality["of those, removed by the negative prompt from step 0"] == [2, 3]
 
 
 def test_original_layout_and_back_is_exact(tmp_path: Path) -> None:

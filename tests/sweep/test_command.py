@@ -60,11 +60,21 @@ def test_writes_pictures_sheets_tables_plots_and_pages(made: Path) -> None:
     assert len([name for name in names if name.startswith("sheets/")]) == 2
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.mark.parametrize("begun", [False, True])
 def test_two_processes_write_the_same_bytes_as_one(
-    made: Path, options: list[object], tmp_path: Path
+    made: Path, options: list[object], tmp_path: Path, begun: bool
 ) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start(*options, "--output", tmp_path, launcher=launcher)
+    if begun:
+        (tmp_path / "pictures").mkdir()
+        for number, path in enumerate(sorted((made / "pictures").iterdir())):
+            if number % 3:
+                whole = path.read_bytes()
+                half = whole[: len(whole) // 2]
+                (tmp_path / "pictures" / path.name).write_bytes(whole if number % 2 else half)
+    process = start(*options, "--output", tmp_path, launcher=TWO)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert stdout.splitlines()[-1] == str(tmp_path / "index.html")
@@ -72,6 +82,15 @@ def test_two_processes_write_the_same_bytes_as_one(
     assert stdout.count("girl, without glasses, hat (hat)") == 1
     assert "30/30" in stderr
     assert tree(tmp_path) == tree(made)
+
+
+def test_when_a_process_fails_the_other_says_so(options: list[object], tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("")
+    process = start(*options, "--output", tmp_path, launcher=TWO)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Error: [Errno 20] Not a directory" in stderr
+    assert "RuntimeError" not in stderr
 
 
 def test_goes_on_after_an_interrupt(made: Path, options: list[object], tmp_path: Path) -> None:
@@ -134,6 +153,8 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--width", "64"], "give both or none"),
         (["--batch-size", "0"], "--batch-size"),
         (["--region", "0,0,1,1"], "'0,0,1,1'; allowed: left,top,right,bottom"),
+        (["--region", "0,0,1,0.999"], "at most nine tenths"),
+        (["--config", "."], "the configuration . needs a model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
     ],

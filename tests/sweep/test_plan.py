@@ -54,6 +54,11 @@ def test_skips_what_would_stop_before_it_begins() -> None:
     assert len(GRID.settings) == 10
 
 
+def test_a_stop_past_the_end_is_no_stop_whatever_else_is_asked_for() -> None:
+    alone = Plan(replace(GRID, critical_steps=[2], stop_steps=[30]), 10, MAKER)
+    assert alone.rows("girl", "hat")[1].painting == delayed(2)
+
+
 def test_paints_nothing_twice() -> None:
     # For each prompt the reference; for each pair from 0, 2, 5, 0 until 5, 2 until 5.
     assert len(PLAN.paintings) == 2 * (1 + 2 * 5)

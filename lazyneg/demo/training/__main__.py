@@ -6,6 +6,7 @@ One process for each core, or for each GPU; as many as divide a batch of 16.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -31,18 +32,20 @@ def main(
     ] = 1,
 ) -> None:
     """Trains the embedded model from nothing."""
-    # Without this word it takes processes without a GPU for strangers.
+    # Without being told, it does not join processes that have no GPU.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if _BATCH % accelerator.num_processes:
         raise typer.BadParameter(
             f"{accelerator.num_processes} processes; allowed: a number that divides {_BATCH}"
         )
     quiet = not accelerator.is_main_process
-    config = folder / "config"
+    # The old model stays whole until the new one is.
+    made = folder.with_name(f".{folder.name}.new")
     if accelerator.is_main_process:
-        tokens.build(config / "tokenizer")
+        shutil.rmtree(made, ignore_errors=True)
+        tokens.build(made / "config" / "tokenizer")
     accelerator.wait_for_everyone()
-    tokenizer = tokens.load(config / "tokenizer")
+    tokenizer = tokens.load(made / "config" / "tokenizer")
     whitening = Whitening()
     # Every process trains the same one.
     encoder, understood = text.train(tokenizer, seed, 1200 // shortened, quiet)
@@ -63,11 +66,11 @@ def main(
     if not accelerator.is_main_process:
         return
     pipe = checkpoint.assemble(unet, vae, encoder, tokenizer)
-    checkpoint.save(pipe, folder, CHECKPOINT.stem)
+    checkpoint.save(pipe, made, CHECKPOINT.stem)
     accuracy = detector.train(
         Decoder(vae),
         whitening,
-        folder / "detector.safetensors",
+        made / "detector.safetensors",
         updates=1500 // shortened,
     )
     report = {
@@ -77,7 +80,9 @@ def main(
         "decoder's PSNR in dB": psnr,
         "detector's accuracy on new drawings": accuracy,
     }
-    (folder / "training.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    (made / "training.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    shutil.rmtree(made)
 
 
 if __name__ == "__main__":

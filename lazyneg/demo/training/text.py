@@ -81,7 +81,8 @@ def lift(encoder: Any, unet: Any, by: float = 1.0) -> None:
         unet: The denoiser trained with it.
         by: How much.
     """
-    encoder.final_layer_norm.bias += by
+    # Its place depends on the version of transformers.
+    getattr(encoder, "text_model", encoder).final_layer_norm.bias += by
     for name, layer in unet.named_modules():
         if name.endswith("attn2"):
             # The same for every token: it cannot change which one is attended to, and what it
