@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One process for each core; for a demo, two are enough.
+# That share the painting and the training: no more than there are cores.
 PROCESSES ?= 2
 # On a CPU, processes share work better than threads. What the libraries say while loading is of
 # no use to who only looks.

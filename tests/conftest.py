@@ -1,7 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # Machines that run these are shared: how long an example takes says nothing.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion in a folder."""
+    # Here, as not every test needs diffusers.
+    from tests.diffusers.tiny import pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipeline("sd").save_pretrained(folder)
+    return folder

@@ -19,6 +19,9 @@ LATENT = SIZE // 8
 TOKENS = 77
 """Length of every prompt."""
 
+LAYERS = 1
+"""Residual blocks in each level."""
+
 _TEXT = 64
 _LEVELS = (96, 96)
 _HEADS = 4
@@ -30,7 +33,7 @@ def unet() -> Any:
     """The denoiser, with random weights."""
     return UNet2DConditionModel(
         sample_size=LATENT,
-        layers_per_block=1,
+        layers_per_block=LAYERS,
         block_out_channels=_LEVELS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -46,7 +49,7 @@ def vae() -> Any:
         down_block_types=("DownEncoderBlock2D",) * len(_VAE),
         up_block_types=("UpDecoderBlock2D",) * len(_VAE),
         block_out_channels=_VAE,
-        layers_per_block=1,
+        layers_per_block=LAYERS,
         scaling_factor=1.0,
     )
 
@@ -115,7 +118,7 @@ def webui_config(clip: str) -> dict[str, Any]:
                         "out_channels": 4,
                         "model_channels": _LEVELS[0],
                         "attention_resolutions": [2],
-                        "num_res_blocks": 1,
+                        "num_res_blocks": LAYERS,
                         "channel_mult": [width // _LEVELS[0] for width in _LEVELS],
                         "num_heads": _HEADS,
                         "use_spatial_transformer": True,
@@ -137,7 +140,7 @@ def webui_config(clip: str) -> dict[str, Any]:
                             "out_ch": 3,
                             "ch": _VAE[0],
                             "ch_mult": multiples,
-                            "num_res_blocks": 1,
+                            "num_res_blocks": LAYERS,
                             "attn_resolutions": [],
                             "dropout": 0.0,
                         },

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lazyneg.demo import CHECKPOINT, CONFIG, architecture
+from lazyneg.demo.architecture import LAYERS
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -50,7 +51,6 @@ _VAE = {
     "to_v": "v",
     "to_out.0": "proj_out",
 }
-_LAYERS = 1  # of residual blocks in each level
 
 
 def assemble(unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) -> Any:
@@ -151,7 +151,7 @@ def _original_unet(unet: Any) -> Iterator[tuple[str, Tensor]]:
     blocks = {}
     number = 1
     for level, block in enumerate(unet.down_blocks):
-        for layer in range(_LAYERS):
+        for layer in range(LAYERS):
             blocks[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{number}.0"
             blocks[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{number}.1"
             number += 1
@@ -159,7 +159,7 @@ def _original_unet(unet: Any) -> Iterator[tuple[str, Tensor]]:
         number += block.downsamplers is not None
     number = 0
     for level, block in enumerate(unet.up_blocks):
-        for layer in range(_LAYERS + 1):
+        for layer in range(LAYERS + 1):
             blocks[f"up_blocks.{level}.resnets.{layer}"] = f"output_blocks.{number}.0"
             blocks[f"up_blocks.{level}.attentions.{layer}"] = f"output_blocks.{number}.1"
             number += 1
@@ -175,7 +175,7 @@ def _original_vae(vae: Any) -> Iterator[tuple[str, Tensor]]:
     levels = len(vae.config.block_out_channels)
     for level in range(levels):
         upper = levels - 1 - level
-        for layer in range(_LAYERS + 1):
+        for layer in range(LAYERS + 1):
             names[f"down_blocks.{level}.resnets.{layer}"] = f"down.{level}.block.{layer}"
             names[f"up_blocks.{level}.resnets.{layer}"] = f"up.{upper}.block.{layer}"
         names[f"down_blocks.{level}.downsamplers.0"] = f"down.{level}.downsample"

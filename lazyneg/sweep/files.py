@@ -12,7 +12,7 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file that is never seen half-written, also not after a crash."""
+    """Writes a file that is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:

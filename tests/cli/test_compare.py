@@ -21,13 +21,6 @@ SIZE = ["--width", "32", "--height", "16", "--steps", "4", "--seed", "7", "--dev
 DEMO = ["girl eating pizza", "--negative", "wearing glasses", "--critical-step", "2", *SIZE]
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    pipeline("sd").save_pretrained(folder)
-    return folder
-
-
 def compare(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["compare", *map(str, arguments)], catch_exceptions=False)
 

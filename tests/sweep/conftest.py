@@ -16,14 +16,7 @@ from transformers import (
 )
 
 from lazyneg.painting.painter import Painter
-from tests.diffusers.tiny import clip_tokenizer, pipeline
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    pipeline("sd").save_pretrained(folder)
-    return folder
+from tests.diffusers.tiny import clip_tokenizer
 
 
 @pytest.fixture
