@@ -148,4 +148,6 @@ def number_text(estimate: Estimate | None) -> str:
     """A mean as the tables show it."""
     if estimate is None:
         return "-"
+    if estimate.seeds == 1:
+        return f"{estimate.value:.3g} (one seed)"
     return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
