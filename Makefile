@@ -14,7 +14,7 @@ TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=e
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
 		--prompt "girl eating pizza" --prompt "girl eating pizza wearing glasses" \
-		--negative glasses --negative monochrome --critical-steps 0,2,3,5,10
+		--negative glasses --negative monochrome --critical-steps 0,1,2,3,5,10
 	@echo "Open $(CURDIR)/demo/index.html"
 
 test: $(VENV)/.ready lint

@@ -167,10 +167,10 @@ def _work(plan: Plan, missing: list[list[str]]) -> str:
     batches = sum(map(bool, missing))
     pictures = len(plan.paintings) * len(plan.grid.seeds)
     grid = plan.grid
+    skipped = f" ({grid.skipped} skipped: they stop before they begin)" if grid.skipped else ""
     return (
         f"prompts {len(grid.prompts)}, negatives {len(grid.negatives)}, settings "
-        f"{len(grid.settings)} ({grid.skipped} skipped: they stop before they begin), seeds "
-        f"{len(grid.seeds)}\n"
+        f"{len(grid.settings)}{skipped}, seeds {len(grid.seeds)}\n"
         f"pictures {pictures}: {pictures - absent} finished, {absent} to make in {batches} batches "
         f"of up to {grid.batch_size}, {batches * plan.iterations} denoiser steps"
     )

@@ -145,6 +145,10 @@ def count(
             int((before & ~after).sum()),
             int(before.sum()),
         ],
+        "black and white unasked on a girl eating pizza": [
+            int(plain[:, FACTS.index("monochrome")].sum()),
+            len(plain),
+        ],
     }
 
 
@@ -177,7 +181,10 @@ def _absent(told: Sequence[frozenset[str]], found: Found) -> dict[str, list[int]
             [
                 not seen[FACTS.index(name)]
                 for facts, seen in zip(told, found)
-                if name not in facts and _IMPLIED.get(name) not in facts
+                if name not in facts
+                and _IMPLIED.get(name) not in facts
+                # What has a colour is not in black and white.
+                and not (name == "monochrome" and any(" " in fact for fact in facts))
             ]
         )
         for name in (*OBJECTS, "monochrome")

@@ -74,6 +74,13 @@ def load(path: Path, config: Path | None, device: str, dtype: str | None) -> Any
     """
     if not path.exists():
         raise ModelError(f"there is no file or folder {path}")
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ModelError(
+            f"the device is {device!r}; allowed: cpu, and cuda, cuda:0, mps and so on where there "
+            "is one"
+        ) from error
     if path.is_dir():
         if not (path / "model_index.json").exists():
             raise ModelError(f"{path} is not a pipeline: it has no model_index.json")

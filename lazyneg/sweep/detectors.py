@@ -57,7 +57,7 @@ class ZeroShot:
             raise DetectorError(f"{folder} is not a model of transformers: it has no config.json")
         try:
             self.pipe: Any = pipeline(KINDS[kind], model=str(folder), device=device)
-        except (ImportError, KeyError, OSError, ValueError) as error:
+        except (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
             raise DetectorError(f"{folder} cannot be loaded for {kind}: {error}") from error
 
     def __call__(self, images: Sequence[Image]) -> NDArray[Any]:

@@ -33,7 +33,7 @@ def plot(summary: Summary) -> bytes:
         "grid.color": "#e6e6e6",
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        figure = Figure(figsize=(12.5, 4.4), layout="constrained")
         front, curves = figure.subplots(1, 2)
         _draw_front(front, summary)
         _draw_curves(curves, summary)
@@ -121,7 +121,8 @@ def _draw_curves(axes: Any, summary: Summary) -> None:
             _draw_curve(axes, steps, induced, "induction", ":", _INDUCED)
     axes.set_xlabel("critical step in percent" if unit else "critical step")
     axes.set_ylim(-0.05, 1.08)
-    axes.legend(loc="best", frameon=False, fontsize=9)
+    # Beside the curves, which can be anywhere.
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
 
 
 def _draw_curve(

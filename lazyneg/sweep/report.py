@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,8 @@ def _sheet(
 
 def _summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
+    # The columns are always the same.
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Estimate))
     for summary in summaries:
         front = summary.front
         for line in summary.lines:
@@ -123,7 +125,7 @@ def _summary_table(summaries: Sequence[Summary]) -> pd.DataFrame:
                     **{
                         f"{name}_{part}": value
                         for name, estimate in estimates.items()
-                        for part, value in (asdict(estimate) if estimate else {}).items()
+                        for part, value in (asdict(estimate) if estimate else nothing).items()
                     },
                     "on_front": line in front,
                     "chosen": line is summary.choice,

@@ -133,6 +133,7 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
         ([*DEMO, "--steps", "0"], "--steps"),
         (["girl", "--negative", "ugly", "--width", "64"], "give both or none"),
         ([*DEMO, "--model", "nowhere"], "there is no file or folder nowhere"),
+        ([*DEMO, "--device", "nope"], "the device is 'nope'; allowed: cpu, and cuda"),
         (["--from", "nowhere.png"], "cannot read nowhere.png"),
     ],
 )

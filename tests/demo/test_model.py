@@ -118,7 +118,15 @@ def estimate(line: Any, measure: str) -> Estimate | None:
 
 
 @pytest.mark.parametrize(
-    "name", ["girl-eating-pizza-glasses", "boy-hat", "cat-balloon", "girl-glasses-and-hat"]
+    "name",
+    [
+        "girl-eating-pizza-glasses",
+        "boy-hat",
+        "cat-balloon",
+        "girl-glasses-and-hat",
+        "girl-eating-pizza-monochrome",
+        "wearing-glasses-glasses",
+    ],
 )
 def test_the_tables_say_what_was_measured(name: str) -> None:
     text = (MEASUREMENTS / "README.md").read_text("utf-8")

@@ -157,6 +157,7 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--config", "."], "the configuration . needs a model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
+        (["--device", "nope"], "the device is 'nope'; allowed: cpu, and cuda"),
     ],
 )
 def test_errors_name_what_is_wrong(arguments: list[str], message: str) -> None:
