@@ -133,8 +133,8 @@ def sweep(
 
     try:
         with joined() as ranks:
-            if device in (None, "cuda") and torch.cuda.is_available():
-                device = f"cuda:{ranks.local % torch.cuda.device_count()}"
+            if device in (None, "cuda"):
+                device = ranks.gpu or device
             # Before the model, which takes longer to load.
             looking = _looking(grid, model is None, detector, object_, threshold, box, device)
             painter = Painter(model, config, embedding or [], device, dtype and dtype.value)

@@ -18,6 +18,6 @@ CONFIG = CHECKPOINT.parent / "config"
 
 def pipeline() -> Any:
     """The embedded model, as a ``StableDiffusionPipeline`` in single precision on the CPU."""
-    from lazyneg.demo import checkpoint
+    from lazyneg.painting import models
 
-    return checkpoint.load(CHECKPOINT, CONFIG)
+    return models.load(CHECKPOINT, CONFIG, "cpu", "float32")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
@@ -117,18 +116,6 @@ def copy_to(folder: Path) -> Path:
 
 def _write_yaml(path: Path, clip: str) -> None:
     path.write_text(yaml.safe_dump(architecture.webui_config(clip), sort_keys=False), "utf-8")
-
-
-def load(path: Path, config: Path) -> Any:
-    """Reads a checkpoint as a pipeline in single precision.
-
-    Args:
-        path: The checkpoint.
-        config: The folder with the configurations.
-    """
-    return StableDiffusionPipeline.from_single_file(
-        str(path), config=str(config), local_files_only=True, torch_dtype=torch.float32
-    )
 
 
 def _named(prefix: str, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

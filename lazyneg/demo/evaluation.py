@@ -21,11 +21,11 @@ from PIL.Image import Image
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from lazyneg.demo import CHECKPOINT, checkpoint, scenes
+from lazyneg.demo import CHECKPOINT, scenes
 from lazyneg.demo.captions import sentence
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.scenes import FACTS, OBJECTS
-from lazyneg.painting.models import short_hash
+from lazyneg.painting import models
 from lazyneg.painting.ranks import Ranks, joined
 
 STEPS = 20
@@ -226,13 +226,12 @@ def main(
     seeds: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
     """Measures the embedded model."""
-    pipe = checkpoint.load(folder / CHECKPOINT.name, folder / "config")
-    pipe.set_progress_bar_config(disable=True)
+    path = folder / CHECKPOINT.name
     with joined() as ranks:
-        if torch.cuda.is_available():
-            pipe.to(f"cuda:{ranks.local % torch.cuda.device_count()}")
+        pipe = models.load(path, folder / "config", ranks.gpu or "cpu", "float32")
+        pipe.set_progress_bar_config(disable=True)
         quality = {
-            "model": short_hash(folder / CHECKPOINT.name),
+            "model": models.short_hash(path),
             **measure(pipe, Detector(folder / "detector.safetensors"), seeds, ranks),
         }
     if ranks.rank == 0:

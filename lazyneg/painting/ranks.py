@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from torch import distributed
 
 T = TypeVar("T")
@@ -34,6 +35,13 @@ class Ranks:
     rank: int = 0
     count: int = 1
     local: int = 0
+
+    @property
+    def gpu(self) -> str | None:
+        """The GPU of this process, if there is one."""
+        if not torch.cuda.is_available():
+            return None
+        return f"cuda:{self.local % torch.cuda.device_count()}"
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """The items that this process works on."""

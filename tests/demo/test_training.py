@@ -15,11 +15,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from lazyneg import demo
 from lazyneg.demo import CHECKPOINT, CONFIG, architecture, checkpoint
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.evaluation import GUIDANCE, count, measure, table
 from lazyneg.demo.scenes import FACTS
 from lazyneg.demo.training import autoencoder, batches, text, tokens
+from lazyneg.painting import models
 from lazyneg.painting.ranks import Ranks
 
 
@@ -53,18 +55,22 @@ def test_the_command_writes_all_that_the_package_has(trained: Path) -> None:
     assert report["largest error of the encoder"] < autoencoder.NOISE
 
 
+def _load(folder: Path) -> Any:
+    return models.load(folder / CHECKPOINT.name, folder / "config", "cpu", "float32")
+
+
 def test_the_checkpoint_has_the_shapes_of_the_package(trained: Path) -> None:
     made, kept = load_file(trained / CHECKPOINT.name), load_file(CHECKPOINT)
     assert {key: value.shape for key, value in made.items()} == {
         key: value.shape for key, value in kept.items()
     }
-    pipe = checkpoint.load(trained / CHECKPOINT.name, trained / "config")
+    pipe = _load(trained)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
 def test_evaluation_counts_every_picture(trained: Path) -> None:
-    pipe: Any = checkpoint.load(trained / CHECKPOINT.name, trained / "config")
+    pipe = _load(trained)
     pipe.set_progress_bar_config(disable=True)
     quality = measure(pipe, Detector(trained / "detector.safetensors"), 6, Ranks())
     subjects = [quality["present when asked"][name][1] for name in ("girl", "boy", "cat")]
@@ -126,7 +132,7 @@ def test_original_layout_and_back_is_exact(tmp_path: Path) -> None:
     }
     pipe = checkpoint.assemble(**parts, tokenizer=tokenizer)
     checkpoint.save(pipe, tmp_path, "random")
-    read = checkpoint.load(tmp_path / "random.safetensors", tmp_path / "config")
+    read = models.load(tmp_path / "random.safetensors", tmp_path / "config", "cpu", "float32")
     for name, part in parts.items():
         found = getattr(read, name).state_dict()
         assert found.keys() == part.state_dict().keys()
@@ -136,7 +142,7 @@ def test_original_layout_and_back_is_exact(tmp_path: Path) -> None:
 
 def test_the_yaml_names_the_shapes_that_are_there() -> None:
     params = yaml.safe_load(CHECKPOINT.with_suffix(".yaml").read_text())["model"]["params"]
-    pipe = checkpoint.load(CHECKPOINT, CONFIG)
+    pipe = demo.pipeline()
     unet = params["unet_config"]["params"]
     widths = [unet["model_channels"] * part for part in unet["channel_mult"]]
     assert widths == list(pipe.unet.config.block_out_channels)
@@ -158,7 +164,7 @@ def test_every_word_of_the_captions_is_one_token() -> None:
 
 
 def test_lifting_the_mean_changes_nothing_that_is_heard() -> None:
-    pipe = checkpoint.load(CHECKPOINT, CONFIG)
+    pipe = demo.pipeline()
     ids = batches.identifiers(pipe.tokenizer, ["girl", "a cat, glasses"])
     latents, steps = torch.randn(2, 4, 16, 16), torch.tensor([10, 800])
 

@@ -215,7 +215,6 @@ def train_decoder(
         seed=seed,
         updates=updates,
         batch=batch,
-        rate=1e-3,
     )
     vae.cpu().eval()
     decoder.load_state_dict(trained.state_dict())

@@ -80,7 +80,6 @@ def train(
         seed=seed,
         updates=updates,
         batch=batch,
-        rate=1e-3,
     )
     listener.cpu()
     return trained

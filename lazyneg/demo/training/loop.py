@@ -11,6 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import trange
 
+# Constant after a short warm-up, then falling to nothing over the last half.
+_RATE = 1e-3
+
 
 def train(
     accelerator: Accelerator,
@@ -22,7 +25,6 @@ def train(
     seed: int,
     updates: int,
     batch: int,
-    rate: float,
 ) -> nn.Module:
     """Trains a model on fresh scenes, shared among the processes.
 
@@ -35,8 +37,6 @@ def train(
         seed: Of the scenes and the noise; each process draws its own.
         updates: Number of updates.
         batch: Scenes an update, of all processes together.
-        rate: Learning rate: constant after a short warm-up, then falling to nothing over the last
-            half.
 
     Returns:
         A copy of the model with the weights averaged over the last updates, on the CPU.
@@ -50,7 +50,7 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
     )
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(groups, lr=_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     size = batch // accelerator.num_processes
     quiet = not accelerator.is_main_process
@@ -59,7 +59,7 @@ def train(
         for update in bar:
             left = min(1, 2 * (1 - update / updates)) * min(1, (update + 1) / 100)
             for group in optimizer.param_groups:
-                group["lr"] = rate * left * group.get("factor", 1.0)
+                group["lr"] = _RATE * left * group.get("factor", 1.0)
             loss = loss_of(wrapped, random, size)
             optimizer.zero_grad()
             accelerator.backward(loss)
