@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from lazyneg.cli.compare import compare
@@ -14,6 +16,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 @app.callback()
 def lazyneg() -> None:
     """Delay the negative prompt of Stable Diffusion until there is something to remove."""
+    # What the libraries say while loading is of no use here, unless somebody asks for it.
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
 
 
 app.command()(compare)
