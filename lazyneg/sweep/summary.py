@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ ENOUGH = 10
 """Seeds with the object below which nothing is chosen."""
 ENOUGH_REMOVED = 5
 """Of them, seeds that critical step 0 must rid of it."""
-KEPT = 0.9
+KEPT = Fraction(9, 10)
 """Share of the removal at critical step 0 that the chosen critical step must reach."""
 
 
@@ -74,17 +75,15 @@ def _estimate(value: float, drawn: NDArray[Any], seeds: int) -> Estimate:
 
 
 def share(flags: Sequence[bool] | NDArray[np.bool_]) -> Estimate | None:
-    """As :func:`mean`, for a share; ``None`` of nothing.
+    """The share of those that are true, and its Wilson interval; ``None`` of nothing.
 
-    Where all seeds agree, resampling them would claim certainty; the interval is the exact one.
+    Resampling, as in :func:`mean`, would claim too much certainty near none and all.
     """
     if not len(flags):
         return None
-    estimate = mean(flags)
-    if 0 < estimate.value < 1:
-        return estimate
-    exact = binomtest(int(np.sum(flags)), len(flags)).proportion_ci(CONFIDENCE, "exact")
-    return replace(estimate, low=float(exact.low), high=float(exact.high))
+    true = int(np.sum(flags))
+    interval = binomtest(true, len(flags)).proportion_ci(CONFIDENCE, "wilson")
+    return Estimate(true / len(flags), float(interval.low), float(interval.high), len(flags))
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,11 @@ class Line:
     change_present: Estimate | None
     change_absent: Estimate | None
     saving: Estimate | None
+
+    @property
+    def begin(self) -> str:
+        """The critical step, in words."""
+        return self.label.removeprefix("from ")
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Summary:
     def verdict(self) -> str:
         if self.choice is None:
             return f"no choice: {self.why}"
-        return f"critical step {self.choice.label.removeprefix('from ')}: {self.why}"
+        return f"critical step {self.choice.begin}: {self.why}"
 
     @property
     def front(self) -> list[Line]:
@@ -261,7 +265,7 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
         )
     delays = sorted(
         (
-            (line.settings.critical_step, line.removal.value, line)
+            (line.settings.critical_step, round(line.removal.value * line.removal.seeds), line)
             for line in summary.lines
             if line.removal and not line.settings.stop_step
         ),
@@ -270,23 +274,23 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
     if not delays or delays[0][0] != 0:
         return None, "critical step 0, which the others are measured by, is not among the settings"
     _, most, plain = delays[0]
-    if (removed := round(most * summary.present)) < ENOUGH_REMOVED:
+    if most < ENOUGH_REMOVED:
         return None, (
             f"too little to choose by: even from step 0 the negative prompt removes the object "
-            f"from {removed} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
+            f"from {most} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
         )
-    fallen = [index for index, (_, removal, _) in enumerate(delays) if removal < KEPT * most]
+    fallen = [index for index, (_, removed, _) in enumerate(delays) if removed < KEPT * most]
     last = fallen[0] - 1 if fallen else len(delays) - 1
-    _, removal, choice = delays[last]
+    _, removed, choice = delays[last]
     if fallen:
-        after = f"critical step {delays[last + 1][0]} falls below {KEPT:.0%} of that"
+        after = f"critical step {delays[last + 1][2].begin} falls below {float(KEPT):.0%} of that"
     else:
         after = "no later one was tried"
     if choice is plain:
-        return choice, f"no delay; it removes {most:.0%}, and {after}"
+        return choice, f"no delay; it removes {most / summary.present:.0%}, and {after}"
     return choice, (
-        f"it removes {removal:.0%}, against {most:.0%} from step 0, and {_saved(choice, summary)}"
-        f"; {after}"
+        f"it removes {removed / summary.present:.0%}, against {most / summary.present:.0%} from "
+        f"step 0, and {_saved(choice, summary)}; {after}"
     )
 
 

@@ -25,12 +25,13 @@ def section(
     stop_steps: Sequence[int] = (0,),
     looking: Looking = LOOKING,
     twice: Sequence[int] = (),
+    unit: str = "steps",
 ) -> Summary:
     """The summary of a sweep in which given seeds have the object under each setting.
 
     The seeds in ``twice`` change twice as much as the others.
     """
-    grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, "steps", {}, 8)
+    grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8)
     plan = Plan(grid, 20, {})
     table = pd.DataFrame(
         {
@@ -141,14 +142,26 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 def test_seeds_that_agree_are_not_certain() -> None:
     estimate = share([True] * 20)
     assert estimate
-    assert (estimate.value, estimate.high) == (1, 1)
-    # All 20 of them happen one time in 40 at this share.
-    assert estimate.low == pytest.approx(0.025 ** (1 / 20))
+    assert estimate.value == 1
+    assert estimate.high == pytest.approx(1)
+    # Wilson's formula with nothing to the other side.
+    assert estimate.low == pytest.approx(20 / (20 + 1.959964**2))
     nothing = share([False] * 20)
     assert nothing
-    assert nothing.low == 0
-    assert nothing.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert nothing.low == pytest.approx(0)
+    assert nothing.high == pytest.approx(1 - estimate.low)
     assert share([]) is None
+
+
+def test_a_few_do_not_look_like_fewer_than_none() -> None:
+    ends = [
+        (estimate.low, estimate.high)
+        for few in range(39)
+        if (estimate := share([index < few for index in range(38)]))
+    ]
+    assert len(ends) == 39
+    assert ends == sorted(ends)
+    assert [high for _, high in ends] == sorted(high for _, high in ends)
 
 
 HAS = {"no negative": range(20)}
@@ -163,6 +176,20 @@ def test_chooses_the_last_step_before_removal_falls() -> None:
         "critical step 3: it removes 90%, against 100% from step 0, and changes the picture "
         "75% less (75% to 75%); critical step 6 falls below 90% of that"
     )
+
+
+def test_exactly_enough_is_enough() -> None:
+    # In floating point, 18 / 25 is less than 0.9 * (20 / 25).
+    has = {"no negative": range(25), "from 0": range(5), "from 3": range(7), "from 6": range(25)}
+    summary = section(has)
+    assert summary.choice is line(summary, "from 3")
+
+
+def test_says_the_unit() -> None:
+    has = {"no negative": range(20), "from 20 %": range(2), "from 50 %": range(10)}
+    summary = section(has, critical_steps=(0, 20, 50), unit="percent")
+    assert summary.verdict.startswith("critical step 20 %: ")
+    assert summary.verdict.endswith("critical step 50 % falls below 90% of that")
 
 
 def test_says_when_a_delay_changes_more() -> None:
