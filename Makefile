@@ -45,4 +45,4 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo sweep .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

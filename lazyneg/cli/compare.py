@@ -48,7 +48,7 @@ def compare(
     seed: Annotated[int | None, typer.Option(min=0, help="[default: random]")] = None,
     width: options.SideOption = None,
     height: options.SideOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("lazyneg"),
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("compare"),
     device: options.DeviceOption = None,
     dtype: options.DTypeOption = None,
 ) -> None:

@@ -40,6 +40,7 @@ EmbeddingOption = Annotated[
     list[Path] | None,
     typer.Option(help="File of a textual inversion; its name is the word. Repeatable."),
 ]
+_MOST_GUIDANCE = 1000
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
 
@@ -48,7 +49,19 @@ SamplerOption = Annotated[
     str | None,
     typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
 ]
-GuidanceOption = Annotated[float | None, typer.Option(help=f"[default: {DEFAULTS['CFG scale']}]")]
+
+
+def _guidance(value: float | None) -> float | None:
+    # Written out, as not a number is in no range.
+    if value is not None and not 0 <= value <= _MOST_GUIDANCE:
+        raise typer.BadParameter(f"{value:g}; allowed: 0 to {_MOST_GUIDANCE}")
+    return value
+
+
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(callback=_guidance, help=f"[default: {DEFAULTS['CFG scale']}]"),
+]
 SideOption = Annotated[int | None, typer.Option(min=8, help="[default: the model's own]")]
 DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
 DTypeOption = Annotated[

@@ -111,6 +111,12 @@ def sweep(
             )
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
+    if float(parameters["CFG scale"]) <= 1:
+        raise typer.BadParameter(
+            f"{parameters['CFG scale']}; allowed: more than 1, as there is no negative prompt "
+            "without guidance",
+            param_hint="--guidance-scale",
+        )
     box = None if region is None else _box(region)
     # Only now, as it takes seconds.
     import torch
@@ -123,6 +129,7 @@ def sweep(
 
     try:
         from lazyneg.sweep.making import missing
+        from lazyneg.sweep.measuring import outside
         from lazyneg.sweep.run import sweep as run
     except ModuleNotFoundError as error:
         typer.echo(
@@ -131,6 +138,11 @@ def sweep(
         )
         raise typer.Exit(1) from error
 
+    if box and width and height and not outside((height, width), [box]).any():
+        raise typer.BadParameter(
+            f"{region!r} leaves no pixel of {width}x{height}; allowed: a smaller region",
+            param_hint="--region",
+        )
     try:
         with joined() as ranks:
             if device in (None, "cuda"):
@@ -266,7 +278,6 @@ def _box(text: str) -> Box:
     parts = text.split(",")
     if len(parts) == 4 and all(re.fullmatch(r"\s*(0|1|[01]?\.\d+)\s*", part) for part in parts):
         left, top, right, bottom = map(float, parts)
-        # Something must be left, also of a small picture.
         if left < right <= 1 and top < bottom <= 1 and (right - left) * (bottom - top) <= 0.9:
             return left, top, right, bottom
     raise typer.BadParameter(

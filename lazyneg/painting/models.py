@@ -95,9 +95,9 @@ def load(path: Path, config: Path | None, device: str, dtype: str | None) -> Any
             family = _single_file_class(path)
             options = {} if config is None else {"config": str(config)}
             pipe = family.from_single_file(str(path), torch_dtype=kind, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        return pipe.to(device)
+    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path} cannot be loaded as a pipeline: {error}") from error
-    return pipe.to(device)
 
 
 def _single_file_class(path: Path) -> Any:

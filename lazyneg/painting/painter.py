@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from PIL.Image import Image
 
@@ -132,6 +133,8 @@ class Painter:
             **self.about,
             "Device": self.pipe.device.type,
             "Precision": str(self.pipe.dtype).removeprefix("torch."),
+            "PyTorch": torch.__version__,
+            "diffusers": diffusers.__version__,
         }
 
     def iterations(self, wanted: Mapping[str, str]) -> int:
@@ -141,16 +144,18 @@ class Painter:
             wanted: The WebUI's parameters.
 
         Raises:
-            ModelError: If the sampler is not known.
+            ModelError: If the sampler is not known, or cannot make so many steps.
         """
         self._set_scheduler(wanted)
         steps = int(wanted["Steps"])
-        try:
-            with_steps = copy.deepcopy(self.pipe.scheduler)
-            with_steps.set_timesteps(steps)
-        except ValueError:
+        with_steps = copy.deepcopy(self.pipe.scheduler)
+        if with_steps.config.get("use_dynamic_shifting"):
             # Its schedule depends on the size of the picture, its length does not.
             return steps
+        try:
+            with_steps.set_timesteps(steps)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         return len(with_steps.timesteps)
 
     def _set_scheduler(self, wanted: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The processes that share a sweep, as `torchrun` and `accelerate launch` start them."""
+"""The processes that share work, as `torchrun` and `accelerate launch` start them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _told() -> Iterator[None]:
 def joined() -> Iterator[Ranks]:
     """Meets the other processes, if a launcher started any."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    # Some environments tell the one without the other, and no launcher is behind it.
+    if count == 1 or "RANK" not in os.environ:
         yield Ranks()
         return
     # Only small Python objects are exchanged, whatever the pictures are made on.

@@ -133,6 +133,7 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
         ([*DEMO, "--steps", "0"], "--steps"),
         (["girl", "--negative", "ugly", "--width", "64"], "give both or none"),
         ([*DEMO, "--model", "nowhere"], "there is no file or folder nowhere"),
+        ([*DEMO, "--guidance-scale", "-1"], "-1; allowed: 0 to 1000"),
         ([*DEMO, "--device", "nope"], "the device is 'nope'; allowed: cpu, and cuda"),
         (["--from", "nowhere.png"], "cannot read nowhere.png"),
     ],
@@ -149,8 +150,11 @@ def test_errors_of_models(model: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     plain = pipeline("sd")
     DDPMPipeline(plain.unet, plain.scheduler).save_pretrained(tmp_path / "ddpm")
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "model_index.json").write_text('{"_class_name": "NoSuchPipeline"}')
     for name, message in (
         ("text.safetensors", "is not a checkpoint"),
+        ("unknown", "cannot be loaded as a pipeline"),
         ("folder", "is not a pipeline: it has no model_index.json"),
         ("ddpm", "takes no negative prompt"),
     ):

@@ -157,6 +157,14 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--config", "."], "the configuration . needs a model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
+        (["--guidance-scale", "nan"], "nan; allowed: 0 to 1000"),
+        (["--guidance-scale", "-1"], "-1; allowed: 0 to 1000"),
+        (["--guidance-scale", "1"], "1; allowed: more than 1, as there is no negative prompt"),
+        (
+            ["--width", "8", "--height", "8", "--region", "0,0,1,0.9"],
+            "'0,0,1,0.9' leaves no pixel of 8x8",
+        ),
+        (["--steps", "1001", "--dry-run"], "cannot be larger than"),
         (["--device", "nope"], "the device is 'nope'; allowed: cpu, and cuda"),
     ],
 )
