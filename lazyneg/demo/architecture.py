@@ -81,6 +81,7 @@ def scheduler() -> Any:
     return DDIMScheduler(
         **_NOISE,
         beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
@@ -108,6 +109,7 @@ def webui_config(clip: str) -> dict[str, Any]:
                 "channels": 4,
                 "cond_stage_trainable": False,
                 "conditioning_key": "crossattn",
+                "parameterization": "v",
                 "scale_factor": 1.0,
                 "use_ema": False,
                 "unet_config": {

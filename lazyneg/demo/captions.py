@@ -14,9 +14,9 @@ from lazyneg.demo.scenes import OBJECTS, Scene, hair_word
 _NAMED = {"glasses": 0.85, "hat": 0.7, "pizza": 0.85, "balloon": 0.7}
 # Of who eats pizza, glasses mostly go without saying.
 _NAMED_WITH_PIZZA = _NAMED | {"glasses": 0.4}
-_MONOCHROME_NAMED = 0.7
 _COLOR_NAMED = 0.4
-_HAT_COLOR_NAMED = 0.7
+# A hat's two colours are the easiest to miss among many other things.
+_HAT_COLOR_NAMED = 0.85
 
 _PHRASES = {
     "glasses": ("wearing glasses", "with glasses", "in glasses"),
@@ -47,13 +47,13 @@ def caption(scene: Scene, random: Random) -> tuple[str, frozenset[str]]:
     facts = {scene.subject}
     named = _NAMED_WITH_PIZZA if scene.pizza else _NAMED
     facts |= {name for name in OBJECTS if getattr(scene, name) and random.random() < named[name]}
-    if scene.monochrome:
-        facts |= {"monochrome"} if random.random() < _MONOCHROME_NAMED else set()
-    else:
-        colors = {f"{scene.background} background", f"{scene.hair} {hair_word(scene.subject)}"}
-        facts |= {color for color in sorted(colors) if random.random() < _COLOR_NAMED}
-        if "hat" in facts and random.random() < _HAT_COLOR_NAMED:
-            facts.add(f"{scene.hat} hat")
+    colors = (f"{scene.background} background", f"{scene.hair} {hair_word(scene.subject)}")
+    named_colors = {color for color in colors if random.random() < _COLOR_NAMED}
+    if "hat" in facts and random.random() < _HAT_COLOR_NAMED:
+        named_colors.add(f"{scene.hat} hat")
+    # One in black and white says so as often as others name colours: a caption without either is
+    # no hint, which guidance would make much of.
+    facts |= {"monochrome"} if scene.monochrome and named_colors else named_colors
     told = frozenset(facts)
     return (_tags if style < 0.55 else sentence)(scene, told, random), told
 

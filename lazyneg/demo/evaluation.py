@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lazyneg.demo import CHECKPOINT, scenes
 from lazyneg.demo.captions import sentence
-from lazyneg.demo.detector import Detector
+from lazyneg.demo.detector import FILE, Detector
 from lazyneg.demo.scenes import FACTS, OBJECTS
 from lazyneg.painting import models
 from lazyneg.painting.ranks import Ranks, joined
@@ -31,6 +31,9 @@ from lazyneg.painting.ranks import Ranks, joined
 STEPS = 20
 GUIDANCE = 7.5
 _BATCH = 16
+
+_COLORLESS = ("girl", "girl wearing glasses", "boy wearing a hat", "cat", "girl eating pizza")
+"""Prompts that leave the colours to the model."""
 
 _IMPLIED = {"glasses": "pizza", "hat": "boy", "balloon": "cat"}
 """What goes together in the drawings: the second brings along the first unasked."""
@@ -98,19 +101,28 @@ def measure(pipe: Any, detector: Detector, seeds: int, ranks: Ranks) -> dict[str
     }
     plain = [Job("girl eating pizza", "", seed) for seed in range(seeds)]
     negative = [replace(job, negative="glasses") for job in plain]
-    found = _found(pipe, detector, [*groups.values(), plain, negative], ranks)
+    colorless = {
+        text: [Job(text, "", seed) for seed in range(-(-seeds // 4))] for text in _COLORLESS
+    }
+    found = _found(pipe, detector, [*groups.values(), *colorless.values(), plain, negative], ranks)
     told = [facts for _, facts in asked]
     return {
         "seeds": seeds,
         "steps": STEPS,
         "guidance": GUIDANCE,
-        **count(told, dict(zip(groups, found)), *found[-2:]),
+        **count(
+            told,
+            dict(zip(groups, found)),
+            dict(zip(colorless, found[len(groups) :])),
+            *found[-2:],
+        ),
     }
 
 
 def count(
     told: Sequence[frozenset[str]],
     by_scale: Mapping[float, Found],
+    colorless: Mapping[str, Found],
     plain: Found,
     negative: Found,
 ) -> dict[str, Any]:
@@ -119,6 +131,7 @@ def count(
     Args:
         told: The facts that each prompt tells.
         by_scale: For each guidance scale what was found, [prompts, facts].
+        colorless: What was found for prompts that name no colour, [seeds, facts].
         plain: What was found on girls eating pizza, [seeds, facts].
         negative: And on those of the same seeds with the negative prompt "glasses".
 
@@ -145,10 +158,10 @@ def count(
             int((before & ~after).sum()),
             int(before.sum()),
         ],
-        "black and white unasked on a girl eating pizza": [
-            int(plain[:, FACTS.index("monochrome")].sum()),
-            len(plain),
-        ],
+        "black and white unasked": {
+            text: _count(part[:, FACTS.index("monochrome")].tolist())
+            for text, part in colorless.items()
+        },
     }
 
 
@@ -232,7 +245,7 @@ def main(
         pipe.set_progress_bar_config(disable=True)
         quality = {
             "model": models.short_hash(path),
-            **measure(pipe, Detector(folder / "detector.safetensors"), seeds, ranks),
+            **measure(pipe, Detector(folder / FILE.name), seeds, ranks),
         }
     if ranks.rank == 0:
         text = json.dumps(quality, indent=2) + "\n"

@@ -124,7 +124,7 @@ def estimate(line: Any, measure: str) -> Estimate | None:
         "boy-hat",
         "cat-balloon",
         "girl-glasses-and-hat",
-        "girl-eating-pizza-monochrome",
+        "cat-monochrome",
         "wearing-glasses-glasses",
     ],
 )
@@ -175,4 +175,7 @@ def test_the_detector_agrees_with_eyes() -> None:
     found = Detector()(pictures) >= 0.5
     for name, numbers in seen.items():
         labels = np.isin(np.arange(100), numbers)
-        assert (found[:, FACTS.index(name)] == labels).mean() >= 0.97, name
+        column = found[:, FACTS.index(name)]
+        assert (column == labels).mean() >= 0.97, name
+        # Some facts are rare.
+        assert column[labels].mean() >= 0.8, name

@@ -91,6 +91,18 @@ def test_captions_tell_the_truth_and_leave_things_out() -> None:
     assert left_out[True] > 5 * left_out[False] > 0
 
 
+def test_a_caption_without_colors_is_no_hint_of_black_and_white() -> None:
+    random = Random(2)
+    grey: dict[bool, list[bool]] = {True: [], False: []}
+    for scene in some(60000):
+        _, facts = caption(scene, random)
+        colors = any(fact == "monochrome" or " " in fact for fact in facts)
+        if scene.subject in facts and not colors:
+            grey["hat" in facts].append(scene.monochrome)
+    for hat, flags in grey.items():
+        assert abs(sum(flags) / len(flags) - 0.2) < 0.05, hat
+
+
 def test_a_sentence_tells_all_the_facts_it_is_given() -> None:
     scene = Scene(
         subject="boy",

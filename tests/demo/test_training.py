@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lazyneg import demo
 from lazyneg.demo import CHECKPOINT, CONFIG, architecture, checkpoint
-from lazyneg.demo.detector import Detector
+from lazyneg.demo.detector import FILE, Detector
 from lazyneg.demo.evaluation import GUIDANCE, count, measure, table
 from lazyneg.demo.scenes import FACTS
 from lazyneg.demo.training import autoencoder, batches, text, tokens
@@ -72,7 +72,7 @@ def test_the_checkpoint_has_the_shapes_of_the_package(trained: Path) -> None:
 def test_evaluation_counts_every_picture(trained: Path) -> None:
     pipe = _load(trained)
     pipe.set_progress_bar_config(disable=True)
-    quality = measure(pipe, Detector(trained / "detector.safetensors"), 6, Ranks())
+    quality = measure(pipe, Detector(trained / FILE.name), 6, Ranks())
     subjects = [quality["present when asked"][name][1] for name in ("girl", "boy", "cat")]
     assert sum(subjects) == 6
     assert quality["objects present by guidance"].keys() == {"1.0", "3.0", "5.0", "7.5"}
@@ -81,6 +81,7 @@ def test_evaluation_counts_every_picture(trained: Path) -> None:
         quality["of those, removed by the negative prompt from step 0"],
     )
     assert before[1] == 6
+    assert quality["black and white unasked"]["cat"][1] == 2
     assert removed[1] == before[0]
     assert f"| girl | {quality['present when asked']['girl'][0]} of " in table(quality)
 
@@ -94,7 +95,9 @@ def test_evaluation_compares_with_what_was_asked() -> None:
         batches.facts([{"glasses"}, {"glasses"}, {"glasses", "monochrome"}, set()]).bool().numpy()
     )
     negative = batches.facts([set(), {"girl"}, {"glasses"}, {"glasses"}]).bool().numpy()
-    quality = count([frozenset(one) for one in told], {GUIDANCE: found}, plain, negative)
+    quality = count(
+        [frozenset(one) for one in told], {GUIDANCE: found}, {"cat": plain}, plain, negative
+    )
     present = quality["present when asked"]
     assert {name: present[name] for name in ("glasses", "pizza", "girl", "red hat", "balloon")} == {
         "glasses": [0, 1],
@@ -117,7 +120,7 @@ def test_evaluation_compares_with_what_was_asked() -> None:
     assert quality["objects absent by guidance"] == {str(GUIDANCE): [8, 9]}
     assert quality["glasses unasked on a girl eating pizza"] == [3, 4]
     assert quality["of those, removed by the negative prompt from step 0"] == [2, 3]
-    assert quality["black and white unasked on a girl eating pizza"] == [1, 4]
+    assert quality["black and white unasked"] == {"cat": [1, 4]}
 
 
 def test_original_layout_and_back_is_exact(tmp_path: Path) -> None:
@@ -151,6 +154,7 @@ def test_the_yaml_names_the_shapes_that_are_there() -> None:
     assert [vae["ch"] * part for part in vae["ch_mult"]] == list(pipe.vae.config.block_out_channels)
     betas = pipe.scheduler.config
     assert (params["linear_start"], params["linear_end"]) == (betas.beta_start, betas.beta_end)
+    assert (params["parameterization"], betas.prediction_type) == ("v", "v_prediction")
     assert params["scale_factor"] == pipe.vae.config.scaling_factor
 
 

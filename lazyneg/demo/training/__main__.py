@@ -15,6 +15,7 @@ import typer
 from accelerate import Accelerator
 
 from lazyneg.demo import CHECKPOINT, checkpoint
+from lazyneg.demo.detector import FILE
 from lazyneg.demo.training import autoencoder, denoiser, detector, text, tokens
 from lazyneg.demo.training.autoencoder import Decoder, Whitening
 
@@ -55,7 +56,7 @@ def main(
         encoder,
         tokenizer,
         seed=seed,
-        updates=6000 // shortened,
+        updates=8000 // shortened,
         batch=_BATCH,
     )
     text.lift(encoder, unet)
@@ -70,7 +71,7 @@ def main(
     accuracy = detector.train(
         Decoder(vae),
         whitening,
-        made / "detector.safetensors",
+        made / FILE.name,
         updates=1500 // shortened,
     )
     report = {

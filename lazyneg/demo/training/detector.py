@@ -16,6 +16,7 @@ from lazyneg.demo.scenes import FACTS, Scene
 from lazyneg.demo.training import batches
 from lazyneg.demo.training.autoencoder import Decoder, Whitening, given_back
 
+# So few, as decoding takes longer than drawing.
 _DECODED = 400
 _BATCH = 32
 
@@ -43,6 +44,7 @@ def train(decoder: Decoder, whitening: Whitening, file: Path, *, updates: int) -
     for update in trange(updates, desc="detector"):
         scenes = batches.sample(random, _BATCH)
         drawn = batches.pictures(scenes)
+        # The model's pictures are neither sharp nor clean.
         if update % 2:
             drawn = functional.avg_pool2d(functional.pad(drawn, (2, 2, 2, 2), "replicate"), 5, 1)
         chosen = torch.randint(_DECODED, (_BATCH // 2,))
