@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,15 @@ def sweep(*arguments: object) -> Result:
 def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     command = [sys.executable, *launcher, "-m", "lazyneg", "sweep", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # A shell's jobs in the background ignore interrupts, and would hand that on.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -94,9 +103,7 @@ def test_when_a_process_fails_the_other_says_so(options: list[object], tmp_path:
 
 
 def test_goes_on_after_an_interrupt(made: Path, options: list[object], tmp_path: Path) -> None:
-    # So many that it is not over before the signal, also on a busy machine.
-    more = [part for number in range(30) for part in ("--prompt", f"girl {number}")]
-    process = start(*options, *more, "--output", tmp_path)
+    process = start(*options, "--output", tmp_path)
     pictures = tmp_path / "pictures"
     while process.poll() is None and not any(pictures.glob("*.png")):
         time.sleep(0.01)
@@ -106,10 +113,10 @@ def test_goes_on_after_an_interrupt(made: Path, options: list[object], tmp_path:
     assert "The same command goes on from here." in stderr
     assert "Traceback" not in stderr
     before = tree(tmp_path)
-    assert 0 < len(before) < 31 * 30
-    assert "index.html" not in before
+    assert 0 < len(before) < 30
+    assert set(before) < set(tree(made))
     assert sweep(*options, "--output", tmp_path).exit_code == 0
-    assert tree(tmp_path) == {**before, **tree(made)}
+    assert tree(tmp_path) == tree(made)
 
 
 def test_a_dry_run_counts_and_writes_nothing(
