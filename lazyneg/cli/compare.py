@@ -16,6 +16,8 @@ from lazyneg.painting import infotext, pictures
 from lazyneg.painting.infotext import Infotext
 from lazyneg.settings import Settings, SettingsError
 
+_MOST_SEED = 10**18 - 1
+
 
 def compare(
     prompt: Annotated[str | None, typer.Argument(help="What to paint.")] = None,
@@ -45,10 +47,12 @@ def compare(
     steps: options.StepsOption = None,
     sampler: options.SamplerOption = None,
     guidance_scale: options.GuidanceOption = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="[default: random]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(callback=options.within(0, _MOST_SEED), help="[default: random]")
+    ] = None,
     width: options.SideOption = None,
     height: options.SideOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("compare"),
+    output: options.OutputOption = Path("compare"),
     device: options.DeviceOption = None,
     dtype: options.DTypeOption = None,
 ) -> None:
@@ -85,7 +89,11 @@ def compare(
                 "delayed": painter.paint(job, settings, "delayed"),
                 "empty": painter.paint(replace(job, negative=""), Settings(), "empty"),
             }
-            row = pictures.side_by_side({name: picture for name, (picture, _) in made.items()})
+            plain = replace(settings, critical_step=0, stop_step=0)
+            labels = [pictures.label(one) for one in (plain, settings, None)]
+            row = pictures.side_by_side(
+                [(label, picture) for label, (picture, _) in zip(labels, made.values())]
+            )
             for name, (picture, text) in {**made, "compare": (row, made["delayed"][1])}.items():
                 path = output / f"{prefix}{name}.png"
                 pictures.save(picture, path, str(text))
@@ -135,7 +143,7 @@ def _job(
 _ALLOWED = {
     "Steps": "[1-9][0-9]*",
     "CFG scale": r"[0-9]+(\.[0-9]+)?",
-    "Seed": "[0-9]+",
+    "Seed": f"[0-9]{{1,{len(str(_MOST_SEED))}}}",
     "Size": "[0-9]+x[0-9]+",
     "Clip skip": "[1-9][0-9]*",
 }

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+Number = TypeVar("Number", int, float)
+
+
+def within(least: Number, most: Number | None = None) -> Callable[[Number | None], Number | None]:
+    """A callback that refuses other numbers, by name."""
+
+    def check(value: Number | None) -> Number | None:
+        # Written out, as not a number is in no range.
+        if value is not None and not (least <= value and (most is None or value <= most)):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise typer.BadParameter(f"{value}; allowed: {allowed}")
+        return value
+
+    return check
 
 
 class Unit(str, Enum):
@@ -34,35 +50,41 @@ ModelOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option(help="Folder with the configuration for a checkpoint file.")
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Folder with the configuration for a checkpoint file."
+    ),
 ]
 EmbeddingOption = Annotated[
     list[Path] | None,
-    typer.Option(help="File of a textual inversion; its name is the word. Repeatable."),
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="File of a textual inversion; its name is the word. Repeatable.",
+    ),
 ]
-_MOST_GUIDANCE = 1000
+OutputOption = Annotated[
+    Path, typer.Option(file_okay=False, writable=True, help="Folder for everything.")
+]
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
 
-StepsOption = Annotated[int | None, typer.Option(min=1, help=f"[default: {DEFAULTS['Steps']}]")]
+StepsOption = Annotated[
+    int | None, typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]")
+]
 SamplerOption = Annotated[
     str | None,
     typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
 ]
 
 
-def _guidance(value: float | None) -> float | None:
-    # Written out, as not a number is in no range.
-    if value is not None and not 0 <= value <= _MOST_GUIDANCE:
-        raise typer.BadParameter(f"{value:g}; allowed: 0 to {_MOST_GUIDANCE}")
-    return value
-
-
 GuidanceOption = Annotated[
     float | None,
-    typer.Option(callback=_guidance, help=f"[default: {DEFAULTS['CFG scale']}]"),
+    typer.Option(callback=within(0, 1000), help=f"[default: {DEFAULTS['CFG scale']}]"),
 ]
-SideOption = Annotated[int | None, typer.Option(min=8, help="[default: the model's own]")]
+SideOption = Annotated[
+    int | None, typer.Option(callback=within(8), help="[default: the model's own]")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
 DTypeOption = Annotated[
     DType | None, typer.Option(help="[default: float32 on the CPU, half elsewhere]")

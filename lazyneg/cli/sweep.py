@@ -57,7 +57,8 @@ def sweep(
         ),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Score from which on an object is there.")
+        float,
+        typer.Option(callback=options.within(0, 1), help="Score from which on an object is there."),
     ] = 0.5,
     region: Annotated[
         str | None,
@@ -66,12 +67,15 @@ def sweep(
             "measured outside.  [default: the embedded model's own; none for others]",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("sweep"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures painted at once.")] = 8,
+    output: options.OutputOption = Path("sweep"),
+    batch_size: Annotated[
+        int, typer.Option(callback=options.within(1), help="Pictures painted at once.")
+    ] = 8,
     threads: Annotated[
         int,
         typer.Option(
-            min=1, help="Of each process, on the CPU; several processes share the work better."
+            callback=options.within(1),
+            help="Of each process, on the CPU; several processes share the work better.",
         ),
     ] = 1,
     device: options.DeviceOption = None,
@@ -156,6 +160,12 @@ def sweep(
             if maker["Device"] == "cpu":
                 maker["Threads"] = str(threads)
             plan = Plan(grid, painter.iterations(parameters), maker)
+            if not any(painting.negative for painting in plan.paintings):
+                raise typer.BadParameter(
+                    f"{critical_steps!r} leaves none of {plan.iterations} steps to the negative "
+                    "prompt; allowed: also an earlier one",
+                    param_hint="--critical-steps",
+                )
             if dry_run:
                 if ranks.rank == 0:
                     typer.echo(_work(plan, missing(plan, output / "pictures")))
@@ -216,6 +226,7 @@ def _looking(
         words = dict.fromkeys(word for some in named.values() for word in some)
         detector = detectors.ZeroShot(kind, Path(folder), list(words), device or default_device())
     elif embedded:
+        from lazyneg.demo.captions import as_facts
         from lazyneg.demo.detector import Detector
         from lazyneg.demo.scenes import region_of
 
@@ -226,10 +237,10 @@ def _looking(
                 param_hint="--object",
             )
         for negative in grid.negatives:
-            named[negative] = objects or detectors.known_in(negative, detector.names)
+            named[negative] = objects or detectors.known_in(as_facts(negative), detector.names)
             boxes = [known for word in named[negative] if (known := region_of(word))]
             # What has no region can be anywhere.
-            if not box and len(boxes) == len(named[negative]):
+            if boxes and not box and len(boxes) == len(named[negative]):
                 regions[negative] = boxes
     elif objects:
         raise typer.BadParameter("give a --detector that finds it", param_hint="--object")

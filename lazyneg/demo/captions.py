@@ -6,9 +6,10 @@ brings along unasked, and what a negative prompt is for.
 
 from __future__ import annotations
 
+import re
 from random import Random
 
-from lazyneg.demo.scenes import OBJECTS, Scene, hair_word
+from lazyneg.demo.scenes import FUR, OBJECTS, Scene, hair_word
 
 # How often a caption names what is there.
 _NAMED = {"glasses": 0.85, "hat": 0.7, "pizza": 0.85, "balloon": 0.7}
@@ -73,6 +74,11 @@ def _tag(scene: Scene, random: Random) -> tuple[str, frozenset[str]]:
     if tag == "glasses":
         tag = random.choice((tag, "wearing glasses"))
     return tag, frozenset(told)
+
+
+def as_facts(text: str) -> str:
+    """A text with the colours of cats as facts tell them: ``white cat`` is ``white fur``."""
+    return re.sub(rf"\b({'|'.join(FUR)}) cat\b", r"\1 fur", text, flags=re.IGNORECASE)
 
 
 def _tags(scene: Scene, facts: frozenset[str], random: Random) -> str:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from lazyneg.settings import Settings
+
 _MARGIN = 8
 
 
-def side_by_side(pictures: Mapping[str, Image.Image]) -> Image.Image:
+def label(settings: Settings | None) -> str:
+    """Words for the steps that have the negative prompt; ``None`` is for no step."""
+    if settings is None:
+        return "no negative"
+    suffix = " %" if settings.unit == "percent" else ""
+    words = f"from {settings.critical_step}{suffix}"
+    return f"{words} until {settings.stop_step}{suffix}" if settings.stop_step else words
+
+
+def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """Pictures of one size in a row, each under its label."""
-    width, height = next(iter(pictures.values())).size
+    width, height = pictures[0][1].size
     size = max(10, width // 20)
     font = ImageFont.load_default(size)
     band = size + 2 * _MARGIN
     row = Image.new("RGB", (width * len(pictures), height + band), "white")
     draw = ImageDraw.Draw(row)
-    for index, (label, picture) in enumerate(pictures.items()):
+    for index, (above, picture) in enumerate(pictures):
         left = index * width
-        draw.text((left + width / 2, band / 2), label, "black", font, anchor="mm")
+        draw.text((left + width / 2, band / 2), above, "black", font, anchor="mm")
         row.paste(picture, (left, band))
     return row
 

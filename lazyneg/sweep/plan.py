@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lazyneg.painting.infotext import Infotext
+from lazyneg.painting.pictures import label
 from lazyneg.settings import Settings
 
 
@@ -95,13 +96,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        if self.settings is None:
-            return "no negative"
-        suffix = " %" if self.settings.unit == "percent" else ""
-        words = ["from", f"{self.settings.critical_step}{suffix}"]
-        if self.settings.stop_step:
-            words += ["until", f"{self.settings.stop_step}{suffix}"]
-        return " ".join(words)
+        return label(self.settings)
 
 
 class Plan:
@@ -184,14 +179,15 @@ class Plan:
         text = json.dumps(everything, sort_keys=True)
         words = [painting.prompt, painting.negative or "no negative"]
         if painting.settings.enabled:
-            words.append(Row(painting.settings, painting).label)
-        return f"{slug(*words, f'seed {seed}')}-{digest(text)}.png"
+            words.append(label(painting.settings))
+        return f"{file_name(text, *words, f'seed {seed}')}.png"
 
 
-def slug(*texts: str) -> str:
-    """Texts as a part of a file name, shortened."""
-    words = (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] for text in texts)
-    return "_".join(word for word in words if word)
+def file_name(text: str, *words: str) -> str:
+    """A name for a text that no other one has, after words that tell what it is."""
+    slugs = [re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")[:40] for word in words]
+    shown = "_".join(slug for slug in slugs if slug)
+    return f"{shown}-{digest(text)}" if shown else digest(text)
 
 
 def digest(text: str) -> str:

@@ -16,13 +16,16 @@ from lazyneg.sweep.summary import Estimate, Line, Summary
 
 _COLORS = ("#1b6ca8", "#7a5195", "#2a9d8f", "#bc5090", "#6b705c")
 _INDUCED = "#d95f02"
+FEWEST = 5
+"""Of fewer seeds, an interval spans the drawing and a share tells nothing."""
 
 
 def plot(summary: Summary) -> bytes:
     """Draws the plot as SVG, the same bytes for the same numbers.
 
     Args:
-        summary: A section with an object that some seeds have without a negative prompt.
+        summary: A section with an object that at least :data:`FEWEST` seeds have without a
+            negative prompt.
     """
     style = {
         "svg.hashsalt": digest(f"{summary.prompt}\n{summary.negative}\n{summary.words}"),
@@ -56,13 +59,14 @@ def _unit(summary: Summary) -> str:
 
 def _draw_front(axes: Any, summary: Summary) -> None:
     front = summary.front
-    axes.plot(
-        [line.similarity.value for line in front],
-        [line.removal.value for line in front if line.removal],
-        color="#bbbbbb",
-        zorder=1,
-        label="Pareto front",
-    )
+    if len(front) > 1:
+        axes.plot(
+            [line.similarity.value for line in front],
+            [line.removal.value for line in front if line.removal],
+            color="#bbbbbb",
+            zorder=1,
+            label="Pareto front",
+        )
     unit = _unit(summary)
     for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
         points = [(line, line.similarity, line.removal) for line in lines if line.removal]
@@ -104,21 +108,23 @@ def _draw_front(axes: Any, summary: Summary) -> None:
     axes.set_title(
         f"Numbers are critical steps{' in percent' if unit else ''}", loc="left", fontsize=10
     )
-    axes.legend(loc="lower left", frameon=False)
+    axes.legend(frameon=False)
 
 
 def _draw_curves(axes: Any, summary: Summary) -> None:
     unit = _unit(summary)
+    absent = summary.seeds - summary.present
     for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
         steps = [line.settings.critical_step for line in lines]
         removal = [line.removal for line in lines]
         until = f", until {stop}{unit}" if stop else ""
-        _draw_curve(axes, steps, removal, f"removal{until}", "-", color)
+        _draw_curve(axes, steps, removal, f"removal{until}, of {summary.present}", "-", color)
         if not stop:
             kept = [line.similarity for line in lines]
             induced = [line.induction for line in lines]
             _draw_curve(axes, steps, kept, "preservation", "--", color)
-            _draw_curve(axes, steps, induced, "induction", ":", _INDUCED)
+            if absent >= FEWEST:
+                _draw_curve(axes, steps, induced, f"induction, of {absent}", ":", _INDUCED)
     axes.set_xlabel("critical step in percent" if unit else "critical step")
     axes.set_ylim(-0.05, 1.08)
     # Beside the curves, which can be anywhere.

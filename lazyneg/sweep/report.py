@@ -13,8 +13,8 @@ import pandas as pd
 
 from lazyneg.sweep import files
 from lazyneg.sweep.measuring import Looking
-from lazyneg.sweep.plan import Plan, digest, slug
-from lazyneg.sweep.plots import plot
+from lazyneg.sweep.plan import Plan, file_name
+from lazyneg.sweep.plots import FEWEST, plot
 from lazyneg.sweep.sheets import COLUMNS, contact_sheet
 from lazyneg.sweep.summary import CONFIDENCE, ENOUGH, ENOUGH_REMOVED, KEPT, Estimate, Summary
 
@@ -34,10 +34,10 @@ def write(
     sections: list[dict[str, Any]] = []
     for summary in summaries:
         pair = (summary.prompt, summary.negative, summary.words or "")
-        name = f"{slug(*pair)}-{digest(chr(10).join(pair))}"
+        name = file_name("\n".join(pair), *pair)
         sheet = f"sheets/{name}.png"
         files.write(folder / sheet, _sheet(plan, table, summary, looking, folder / "pictures"))
-        drawing = f"plots/{name}.svg" if summary.present else None
+        drawing = f"plots/{name}.svg" if summary.present >= FEWEST else None
         if drawing:
             files.write(folder / drawing, plot(summary))
         sections.append({"summary": summary, "sheet": sheet, "plot": drawing})
@@ -75,7 +75,9 @@ def _made(plan: Plan) -> str:
     listed = ", ".join(f"{name} {value}" for name, value in common.items())
     skipped = plan.grid.skipped
     left_out = f", {skipped} settings left out as they stop before they begin" if skipped else ""
-    return f"{pictures} pictures, {len(plan.grid.seeds)} seeds each{left_out}. {listed}"
+    seeds = len(plan.grid.seeds)
+    each = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return f"{pictures} pictures, {each} each{left_out}. {listed}"
 
 
 def _sheet(

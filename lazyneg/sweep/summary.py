@@ -102,6 +102,7 @@ class Line:
         change_present: The same for the seeds that have the object without a negative prompt.
         change_absent: And for those that do not.
         saving: How much smaller the change is than from step 0.
+        again: Whether an earlier line is of the same pictures, as it means the same steps.
     """
 
     label: str
@@ -113,6 +114,7 @@ class Line:
     change_present: Estimate | None
     change_absent: Estimate | None
     saving: Estimate | None
+    again: bool
 
     @property
     def begin(self) -> str:
@@ -217,6 +219,7 @@ def _section(
     ]
     plain = of_pair[of_pair.setting.isin(starts)][f"mse{suffix}"].to_numpy(float)
     lines = []
+    seen = set()
     for row in rows:
         if row.settings is None:
             continue
@@ -234,8 +237,10 @@ def _section(
                 mean(change[present]) if present.any() else None,
                 mean(change[~present]) if words and not present.all() else None,
                 saving(change, plain),
+                row.painting in seen,
             )
         )
+        seen.add(row.painting)
     summary = Summary(
         prompt, negative, words, bool(suffix), int(present.sum()), len(present), tuple(lines)
     )
@@ -267,7 +272,7 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
         (
             (line.settings.critical_step, round(line.removal.value * line.removal.seeds), line)
             for line in summary.lines
-            if line.removal and not line.settings.stop_step
+            if line.removal and not line.settings.stop_step and not line.again
         ),
         key=lambda delay: delay[0],
     )
@@ -275,9 +280,10 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
         return None, "critical step 0, which the others are measured by, is not among the settings"
     _, most, plain = delays[0]
     if most < ENOUGH_REMOVED:
+        asked = ", which the prompt asks for," if summary.at_once else ""
         return None, (
-            f"too little to choose by: even from step 0 the negative prompt removes the object "
-            f"from {most} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
+            f"too little to choose by: even from step 0 the negative prompt removes the object"
+            f"{asked} from {most} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
         )
     fallen = [index for index, (_, removed, _) in enumerate(delays) if removed < KEPT * most]
     last = fallen[0] - 1 if fallen else len(delays) - 1
@@ -303,4 +309,5 @@ def _saved(choice: Line, summary: Summary) -> str:
         word, (value, low, high) = "less", shares
     else:
         word, (value, high, low) = "more", tuple(-share for share in shares)
-    return f"changes {place} {value:.0%} {word} ({low:.0%} to {high:.0%})"
+    unsure = f", so perhaps no {word}" if low < 0 else ""
+    return f"changes {place} {value:.0%} {word} ({low:.0%} to {high:.0%}{unsure})"

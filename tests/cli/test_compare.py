@@ -130,10 +130,13 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
         (["--negative", "ugly"], "PROMPT"),
         ([*DEMO, "--critical-step", "-1"], "critical_step is -1"),
         ([*DEMO, "--unit", "minutes"], "'minutes'"),
-        ([*DEMO, "--steps", "0"], "--steps"),
+        ([*DEMO, "--steps", "0"], "'--steps': 0; allowed: 1 or more"),
+        ([*DEMO, "--seed", "1" + "0" * 18], "0; allowed: 0 to 999999999999999999"),
+        ([*DEMO, "--embedding", "missing.pt"], "'missing.pt' does not exist"),
+        ([*DEMO, "--output", __file__], "test_compare.py' is a file"),
         (["girl", "--negative", "ugly", "--width", "64"], "give both or none"),
         ([*DEMO, "--model", "nowhere"], "there is no file or folder nowhere"),
-        ([*DEMO, "--guidance-scale", "-1"], "-1; allowed: 0 to 1000"),
+        ([*DEMO, "--guidance-scale", "-1"], "-1.0; allowed: 0 to 1000"),
         ([*DEMO, "--device", "nope"], "the device is 'nope'; allowed: cpu, and cuda"),
         (["--from", "nowhere.png"], "cannot read nowhere.png"),
     ],
@@ -163,7 +166,7 @@ def test_errors_of_models(model: Path, tmp_path: Path) -> None:
         assert message in result.stderr
     for more, message in (
         (["--sampler", "Guess"], "the sampler is 'Guess'; allowed: DPM++ 2M"),
-        (["--embedding", tmp_path / "missing.pt"], "missing.pt cannot be used"),
+        (["--embedding", tmp_path / "text.safetensors"], "text.safetensors cannot be used"),
         (["--width", "33", "--height", "16"], "divisible by 8"),
     ):
         result = compare(*DEMO, "--model", model, "--output", tmp_path, *more)

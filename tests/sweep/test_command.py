@@ -144,8 +144,8 @@ def test_without_a_detector_it_measures_change_alone(model: Path, tmp_path: Path
 def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = sweep(*SMALL, "--model", model, "--output", tmp_path / "file")
-    assert result.exit_code == 1
-    assert f"Error: [Errno 20] Not a directory: '{tmp_path / 'file'}" in result.stderr
+    assert result.exit_code == 2
+    assert f"'{tmp_path / 'file'}' is a file" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,22 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--critical-steps", "5", "--stop-steps", "3,5"], "'3,5' is never after '5'"),
         (["--prompt", " "], "a text is empty"),
         (["--width", "64"], "give both or none"),
-        (["--batch-size", "0"], "--batch-size"),
+        (["--batch-size", "0"], "'--batch-size': 0; allowed: 1 or more"),
+        (["--threads", "0"], "'--threads': 0; allowed: 1 or more"),
+        (["--steps", "-3"], "'--steps': -3; allowed: 1 or more"),
+        (["--threshold", "2"], "'--threshold': 2.0; allowed: 0 to 1"),
+        (["--threshold", "nan"], "'--threshold': nan; allowed: 0 to 1"),
+        (["--embedding", "nowhere.pt"], "'nowhere.pt' does not exist"),
+        (["--config", "nowhere"], "'nowhere' does not exist"),
+        (["--steps", "3", "--critical-steps", "3,40"], "'3,40' leaves none of 3 steps"),
+        (["--unit", "percent", "--critical-steps", "100"], "'100' leaves none of"),
         (["--region", "0,0,1,1"], "'0,0,1,1'; allowed: left,top,right,bottom"),
         (["--region", "0,0,1,0.999"], "at most nine tenths"),
         (["--config", "."], "the configuration . needs a model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
         (["--guidance-scale", "nan"], "nan; allowed: 0 to 1000"),
-        (["--guidance-scale", "-1"], "-1; allowed: 0 to 1000"),
+        (["--guidance-scale", "-1"], "-1.0; allowed: 0 to 1000"),
         (["--guidance-scale", "1"], "1; allowed: more than 1, as there is no negative prompt"),
         (
             ["--width", "8", "--height", "8", "--region", "0,0,1,0.9"],

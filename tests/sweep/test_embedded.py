@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -44,6 +45,22 @@ def test_sweep_looks_for_what_the_negative_names(tmp_path: Path) -> None:
     assert table["has glasses"].between(0, 1).all()
     # Glasses have a region, ugly has none.
     assert set(table[table.mse_outside.notna()].negative) == {"wearing glasses"}
+
+
+@pytest.mark.parametrize(
+    ("negative", "title"),
+    [
+        ("white cat", "cat, without white cat (white fur)"),
+        ("Grey cat, hat", "cat, without Grey cat, hat (grey fur)"),
+        ("cat", "cat, without cat"),
+    ],
+)
+def test_the_colour_of_a_cat_is_that_of_its_fur(tmp_path: Path, negative: str, title: str) -> None:
+    result = run(
+        "sweep", "--prompt", "cat", "--negative", negative, "--seeds", "0", *FEW,
+        "--critical-steps", "0", "--output", tmp_path,
+    )  # fmt: skip
+    assert f"{title}: no choice" in result.stdout
 
 
 def test_sweep_names_the_objects_it_knows(tmp_path: Path) -> None:

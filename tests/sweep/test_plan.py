@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lazyneg.settings import Settings, SettingsError
-from lazyneg.sweep.plan import Grid, Painting, Plan
+from lazyneg.sweep.plan import Grid, Painting, Plan, digest, file_name
 
 GRID = Grid(
     prompts=["girl", "boy"],
@@ -28,6 +28,12 @@ PLAIN = Painting("girl", "hat", Settings())
 def delayed(critical_step: int, stop_step: int = 0) -> Painting:
     settings = {"enabled": True, "critical_step": critical_step, "stop_step": stop_step}
     return Painting("girl", "hat", Settings.parse(settings))
+
+
+def test_file_names() -> None:
+    assert file_name("girl", "A girl!", "", "in a hat") == f"a-girl_in-a-hat-{digest('girl')}"
+    # What has no letters for a file name is told apart by its digest.
+    assert file_name("猫", "猫") == digest("猫") != digest("犬")
 
 
 def test_rows_of_a_section() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,12 +25,12 @@ def section(
     critical_steps: Sequence[int] = (0, 3, 6),
     stop_steps: Sequence[int] = (0,),
     looking: Looking = LOOKING,
-    twice: Sequence[int] = (),
+    twice: Mapping[str, Sequence[int]] | None = None,
     unit: str = "steps",
 ) -> Summary:
     """The summary of a sweep in which given seeds have the object under each setting.
 
-    The seeds in ``twice`` change twice as much as the others.
+    The seeds in ``twice`` change twice as much as the others under that setting.
     """
     grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8)
     plan = Plan(grid, 20, {})
@@ -39,7 +40,8 @@ def section(
             "negative": "glasses" if row.settings else "",
             "setting": row.label,
             "seed": seed,
-            "mse": (changes or {}).get(row.label, 0.25) * (2 if seed in twice else 1),
+            "mse": (changes or {}).get(row.label, 0.25)
+            * (2 if seed in (twice or {}).get(row.label, ()) else 1),
             "ssim": 1 - (changes or {}).get(row.label, 0.25),
             "mse_outside": 0.125,
             "ssim_outside": 0.5,
@@ -87,7 +89,7 @@ def test_change_is_that_outside_where_a_region_is_known() -> None:
 
 
 def test_change_is_also_told_apart_by_who_had_the_object() -> None:
-    found = line(section({"no negative": range(20)}, twice=range(20, 30)), "from 0")
+    found = line(section({"no negative": range(20)}, twice={"from 0": range(20, 30)}), "from 0")
     assert found.change.value == pytest.approx(0.25 * 4 / 3)
     assert found.change_present
     assert found.change_absent
@@ -198,6 +200,14 @@ def test_says_when_a_delay_changes_more() -> None:
     assert "changes the picture 50% more (50% to 50%)" in summary.verdict
 
 
+def test_says_when_a_saving_may_be_none() -> None:
+    has = {**HAS, "from 6": range(20)}
+    less = section(has, {"from 0": 0.2, "from 3": 0.15}, twice={"from 3": range(8)})
+    assert re.search(r"5% less \(-\d+% to \d+%, so perhaps no less\)", less.verdict)
+    more = section(has, {"from 0": 0.15, "from 3": 0.2}, twice={"from 0": range(8)})
+    assert re.search(r"5% more \(-\d+% to \d+%, so perhaps no more\)", more.verdict)
+
+
 def test_does_not_choose_past_a_fall() -> None:
     summary = section({**HAS, "from 3": range(5), "from 6": ()})
     assert summary.choice is line(summary, "from 0")
@@ -207,6 +217,14 @@ def test_says_when_nothing_later_was_tried() -> None:
     summary = section(HAS)
     assert summary.choice is line(summary, "from 6")
     assert summary.why.endswith("no later one was tried")
+
+
+def test_does_not_choose_another_name_of_the_same_steps() -> None:
+    # One of 20 steps is 5 percent.
+    summary = section(HAS, critical_steps=(0, 3, 5, 9), unit="percent")
+    again = [line.label for line in summary.lines if line.again]
+    assert again == ["from 3 %", "from 9 %"]
+    assert summary.choice is line(summary, "from 5 %")
 
 
 def test_does_not_choose_what_stops() -> None:
