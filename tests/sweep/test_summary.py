@@ -27,16 +27,17 @@ def section(
     looking: Looking = LOOKING,
     twice: Mapping[str, Sequence[int]] | None = None,
     unit: str = "steps",
+    prompt: str = "girl",
 ) -> Summary:
     """The summary of a sweep in which given seeds have the object under each setting.
 
     The seeds in ``twice`` change twice as much as the others under that setting.
     """
-    grid = Grid(["girl"], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8)
+    grid = Grid([prompt], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8)
     plan = Plan(grid, 20, {})
     table = pd.DataFrame(
         {
-            "prompt": "girl",
+            "prompt": prompt,
             "negative": "glasses" if row.settings else "",
             "setting": row.label,
             "seed": seed,
@@ -47,7 +48,7 @@ def section(
             "ssim_outside": 0.5,
             "has glasses": 0.9 if seed in has.get(row.label, ()) else 0.1,
         }
-        for row, seed in itertools.product(plan.rows("girl", "glasses"), SEEDS)
+        for row, seed in itertools.product(plan.rows(prompt, "glasses"), SEEDS)
     )
     (summary,) = summarize(plan, table, looking)
     return summary
@@ -238,6 +239,10 @@ def test_does_not_choose_what_stops() -> None:
         (section({}), "0 of 30 seeds have the object"),
         (section({"no negative": range(9)}), "without a negative prompt 9 of 30"),
         (section({**HAS, "from 0": range(16)}), "removes the object from 4 of 20 seeds"),
+        (
+            section({**HAS, "from 0": range(16)}, prompt="girl wearing glasses"),
+            "removes the object, which the prompt asks for, from 4 of 20 seeds",
+        ),
         (section(HAS, critical_steps=(3, 6)), "critical step 0"),
         (section(HAS, looking=Looking()), "no detector knows an object"),
     ],
