@@ -64,7 +64,7 @@ EmbeddingOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Path, typer.Option(file_okay=False, writable=True, help="Folder for everything.")
+    Path, typer.Option(file_okay=False, writable=True, help="Folder to write to.")
 ]
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
@@ -80,7 +80,7 @@ SamplerOption = Annotated[
 
 GuidanceOption = Annotated[
     float | None,
-    typer.Option(callback=within(0, 1000), help=f"[default: {DEFAULTS['CFG scale']}]"),
+    typer.Option(callback=within(0, 1000), help=f"0 to 1000.  [default: {DEFAULTS['CFG scale']}]"),
 ]
 SideOption = Annotated[
     int | None, typer.Option(callback=within(8), help="[default: the model's own]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,9 @@ def sweep(
     ] = None,
     threshold: Annotated[
         float,
-        typer.Option(callback=options.within(0, 1), help="Score from which on an object is there."),
+        typer.Option(
+            callback=options.within(0, 1), help="Score, 0 to 1, from which on an object is there."
+        ),
     ] = 0.5,
     region: Annotated[
         str | None,
@@ -162,9 +165,9 @@ def sweep(
             plan = Plan(grid, painter.iterations(parameters), maker)
             if not any(painting.negative for painting in plan.paintings):
                 raise typer.BadParameter(
-                    f"{critical_steps!r} leaves none of {plan.iterations} steps to the negative "
-                    "prompt; allowed: also an earlier one",
-                    param_hint="--critical-steps",
+                    f"{critical_steps!r} and {stop_steps!r} leave none of {plan.iterations} steps "
+                    "to the negative prompt; allowed: also an earlier begin or a later stop",
+                    param_hint="--critical-steps and --stop-steps",
                 )
             if dry_run:
                 if ranks.rank == 0:
@@ -214,6 +217,7 @@ def _looking(
 
     detector: detectors.Detector | None = None
     named: dict[str, list[str]] = {}
+    reword: Callable[[str], str] = str
     regions = {negative: [box] for negative in grid.negatives if box}
     if spec is not None:
         kind, _, folder = spec.partition(":")
@@ -231,20 +235,21 @@ def _looking(
         from lazyneg.demo.scenes import region_of
 
         detector = Detector()
+        reword = as_facts
         if unknown := set(objects or ()) - set(detector.names):
             raise typer.BadParameter(
                 f"{', '.join(sorted(unknown))}; allowed: {', '.join(detector.names)}",
                 param_hint="--object",
             )
         for negative in grid.negatives:
-            named[negative] = objects or detectors.known_in(as_facts(negative), detector.names)
+            named[negative] = objects or detectors.known_in(reword(negative), detector.names)
             boxes = [known for word in named[negative] if (known := region_of(word))]
             # What has no region can be anywhere.
             if boxes and not box and len(boxes) == len(named[negative]):
                 regions[negative] = boxes
     elif objects:
         raise typer.BadParameter("give a --detector that finds it", param_hint="--object")
-    return Looking(detector, named, regions, threshold)
+    return Looking(detector, named, regions, threshold, reword)
 
 
 def _texts(texts: list[str], option: str) -> list[str]:

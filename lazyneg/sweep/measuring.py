@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,14 @@ class Looking:
         objects: For each negative prompt the objects that it is to remove.
         regions: For a negative prompt the boxes in which it is meant to change the picture.
         threshold: Probability from which on an object counts as present.
+        reword: Puts a prompt into the words that the detector has for objects.
     """
 
     detector: Detector | None = None
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     regions: Mapping[str, Sequence[Box]] = field(default_factory=dict)
     threshold: float = 0.5
+    reword: Callable[[str], str] = str
 
     @property
     def words(self) -> list[str]:

@@ -133,6 +133,7 @@ class Summary:
         outside: Whether similarity and change are those outside the object's region.
         present: Seeds that have the object without a negative prompt.
         seeds: All seeds.
+        at_once: Whether the prompt asks for the object that the negative prompt is against.
         lines: The settings.
         choice: The line that the rule chooses.
         why: Why, or why none is chosen.
@@ -144,6 +145,7 @@ class Summary:
     outside: bool
     present: int
     seeds: int
+    at_once: bool
     lines: tuple[Line, ...]
     choice: Line | None = None
     why: str = ""
@@ -152,11 +154,6 @@ class Summary:
     def title(self) -> str:
         words = f" ({self.words})" if self.words and self.words != self.negative else ""
         return " ".join(f"{self.prompt}, without {self.negative}{words}".split())
-
-    @property
-    def at_once(self) -> bool:
-        """Whether the prompt asks for the object that the negative prompt is against."""
-        return self.words is not None and bool(known_in(self.prompt, [self.words]))
 
     @property
     def verdict(self) -> str:
@@ -242,7 +239,14 @@ def _section(
         )
         seen.add(row.painting)
     summary = Summary(
-        prompt, negative, words, bool(suffix), int(present.sum()), len(present), tuple(lines)
+        prompt,
+        negative,
+        words,
+        bool(suffix),
+        int(present.sum()),
+        len(present),
+        bool(words and known_in(looking.reword(prompt), [words])),
+        tuple(lines),
     )
     choice, why = _choose(summary)
     return replace(summary, choice=choice, why=why)
@@ -304,10 +308,9 @@ def _saved(choice: Line, summary: Summary) -> str:
     place = "the rest of the picture" if summary.outside else "the picture"
     if choice.saving is None:
         return f"changes {place} no more than that, which is not at all"
-    shares = (choice.saving.value, choice.saving.low, choice.saving.high)
-    if choice.saving.value >= 0:
-        word, (value, low, high) = "less", shares
-    else:
-        word, (value, high, low) = "more", tuple(-share for share in shares)
-    unsure = f", so perhaps no {word}" if low < 0 else ""
+    word, sign = ("less", 1) if choice.saving.value >= 0 else ("more", -1)
+    ends = sorted((sign * choice.saving.low, sign * choice.saving.high))
+    # Without the sign of a zero.
+    value, low, high = (round(one, 2) + 0.0 for one in (sign * choice.saving.value, *ends))
+    unsure = f", so perhaps no {word}" if low <= 0 else ""
     return f"changes {place} {value:.0%} {word} ({low:.0%} to {high:.0%}{unsure})"

@@ -146,6 +146,9 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
     result = sweep(*SMALL, "--model", model, "--output", tmp_path / "file")
     assert result.exit_code == 2
     assert f"'{tmp_path / 'file'}' is a file" in result.stderr
+    result = sweep(*SMALL, "--model", model, "--output", tmp_path / "file" / "below")
+    assert result.exit_code == 1
+    assert f"Error: [Errno 20] Not a directory: '{tmp_path / 'file' / 'below'}" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,12 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--threshold", "nan"], "'--threshold': nan; allowed: 0 to 1"),
         (["--embedding", "nowhere.pt"], "'nowhere.pt' does not exist"),
         (["--config", "nowhere"], "'nowhere' does not exist"),
-        (["--steps", "3", "--critical-steps", "3,40"], "'3,40' leaves none of 3 steps"),
-        (["--unit", "percent", "--critical-steps", "100"], "'100' leaves none of"),
+        (["--steps", "3", "--critical-steps", "3,40"], "'3,40' and 'never' leave none of 3 steps"),
+        (["--unit", "percent", "--critical-steps", "100"], "'100' and 'never' leave none of"),
+        (
+            ["--unit", "percent", "--critical-steps", "0", "--stop-steps", "4"],
+            "--critical-steps and --stop-steps: '0' and '4' leave none of",
+        ),
         (["--region", "0,0,1,1"], "'0,0,1,1'; allowed: left,top,right,bottom"),
         (["--region", "0,0,1,0.999"], "at most nine tenths"),
         (["--config", "."], "the configuration . needs a model besides"),

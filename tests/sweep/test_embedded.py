@@ -63,6 +63,16 @@ def test_the_colour_of_a_cat_is_that_of_its_fur(tmp_path: Path, negative: str, t
     assert f"{title}: no choice" in result.stdout
 
 
+def test_a_prompt_can_ask_for_the_colour_that_the_negative_is_against(tmp_path: Path) -> None:
+    run(
+        "sweep", "--prompt", "white cat", "--prompt", "grey cat", "--negative", "white cat",
+        "--seeds", "0", *FEW, "--critical-steps", "0", "--output", tmp_path,
+    )  # fmt: skip
+    _, white, grey = (tmp_path / "report.md").read_text("utf-8").split("\n## ")[:3]
+    assert "The prompt asks for what the negative prompt is against." in white
+    assert "The prompt asks for" not in grey
+
+
 def test_sweep_names_the_objects_it_knows(tmp_path: Path) -> None:
     result = run(
         "sweep", "--prompt", "girl", "--negative", "hat", "--object", "dog", *FEW,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,31 @@ def test_a_second_run_writes_the_same_bytes(
     assert len(again) > 6
     for path in again:
         assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("present", "plots", "induction"), [(4, 0, False), (5, 1, True), (13, 1, True), (14, 1, False)]
+)
+def test_shares_of_a_few_seeds_are_not_drawn(
+    made: tuple[Path, Plan],
+    painter: Painter,
+    tmp_path: Path,
+    present: int,
+    plots: int,
+    induction: bool,
+) -> None:
+    folder, plan = made
+    table = pd.read_csv(folder / "pictures.csv", keep_default_na=False)
+    scores = table[(table.prompt == "girl") & (table.negative == "")]["has red"]
+    few = sorted(scores, reverse=True)
+    looking = Looking(Reddish(), {"red": ["red"]}, threshold=(few[present - 1] + few[present]) / 2)
+    grid = replace(plan.grid, prompts=["girl"], negatives=["red"])
+    (tmp_path / "pictures").symlink_to(folder / "pictures")
+    sweep(Plan(grid, plan.iterations, plan.maker), painter, looking, tmp_path)
+    drawn = [path.read_text("utf-8") for path in tmp_path.glob("plots/*.svg")]
+    assert len(drawn) == plots
+    assert all(f"removal, of {present}" in plot for plot in drawn)
+    assert any(f"induction, of {18 - present}" in plot for plot in drawn) is induction
 
 
 def test_a_contact_sheet_has_pictures_in_rows_and_marks_below(tmp_path: Path) -> None:
