@@ -16,8 +16,6 @@ from lazyneg.painting import infotext, pictures
 from lazyneg.painting.infotext import Infotext
 from lazyneg.settings import Settings, SettingsError
 
-_MOST_SEED = 10**18 - 1
-
 
 def compare(
     prompt: Annotated[str | None, typer.Argument(help="What to paint.")] = None,
@@ -48,7 +46,10 @@ def compare(
     sampler: options.SamplerOption = None,
     guidance_scale: options.GuidanceOption = None,
     seed: Annotated[
-        int | None, typer.Option(callback=options.within(0, _MOST_SEED), help="[default: random]")
+        int | None,
+        typer.Option(
+            callback=options.within(0, 10**options.SEED_DIGITS - 1), help="[default: random]"
+        ),
     ] = None,
     width: options.SideOption = None,
     height: options.SideOption = None,
@@ -143,7 +144,7 @@ def _job(
 _ALLOWED = {
     "Steps": "[1-9][0-9]*",
     "CFG scale": r"[0-9]+(\.[0-9]+)?",
-    "Seed": f"[0-9]{{1,{len(str(_MOST_SEED))}}}",
+    "Seed": f"[0-9]{{1,{options.SEED_DIGITS}}}",
     "Size": "[0-9]+x[0-9]+",
     "Clip skip": "[1-9][0-9]*",
 }

@@ -13,7 +13,7 @@ Number = TypeVar("Number", int, float)
 
 
 def within(least: Number, most: Number | None = None) -> Callable[[Number | None], Number | None]:
-    """A callback that refuses other numbers, by name."""
+    """A callback that refuses numbers outside a range, and names them and the range."""
 
     def check(value: Number | None) -> Number | None:
         # Written out, as not a number is in no range.
@@ -68,6 +68,8 @@ OutputOption = Annotated[
 ]
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
+SEED_DIGITS = 18
+"""Digits of the largest seed: all such numbers fit into a generator of PyTorch."""
 
 StepsOption = Annotated[
     int | None, typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]")
@@ -76,8 +78,6 @@ SamplerOption = Annotated[
     str | None,
     typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
 ]
-
-
 GuidanceOption = Annotated[
     float | None,
     typer.Option(callback=within(0, 1000), help=f"0 to 1000.  [default: {DEFAULTS['CFG scale']}]"),

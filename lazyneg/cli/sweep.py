@@ -263,8 +263,9 @@ def _texts(texts: list[str], option: str) -> list[str]:
 def _seeds(text: str) -> list[int]:
     """Seeds from a list of numbers and ranges, each once."""
     seeds: dict[int, None] = {}
+    number = rf"(\d{{1,{options.SEED_DIGITS}}})"
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", part)
+        match = re.fullmatch(rf"\s*{number}(?:\s*-\s*{number})?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not 0 <= last - first < _MOST_SEEDS:
             raise typer.BadParameter(

@@ -177,7 +177,7 @@ class Plan:
             "Batch size": str(self.grid.batch_size),
         }
         text = json.dumps(everything, sort_keys=True)
-        words = [painting.prompt, painting.negative or "no negative"]
+        words = [painting.prompt, painting.negative or label(None)]
         if painting.settings.enabled:
             words.append(label(painting.settings))
         return f"{file_name(text, *words, f'seed {seed}')}.png"

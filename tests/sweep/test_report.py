@@ -139,8 +139,10 @@ def test_shares_of_a_few_seeds_are_not_drawn(
     folder, plan = made
     table = pd.read_csv(folder / "pictures.csv", keep_default_na=False)
     scores = table[(table.prompt == "girl") & (table.negative == "")]["has red"]
-    few = sorted(scores, reverse=True)
-    looking = Looking(Reddish(), {"red": ["red"]}, threshold=(few[present - 1] + few[present]) / 2)
+    falling = sorted(scores, reverse=True)
+    looking = Looking(
+        Reddish(), {"red": ["red"]}, threshold=(falling[present - 1] + falling[present]) / 2
+    )
     grid = replace(plan.grid, prompts=["girl"], negatives=["red"])
     (tmp_path / "pictures").symlink_to(folder / "pictures")
     sweep(Plan(grid, plan.iterations, plan.maker), painter, looking, tmp_path)
