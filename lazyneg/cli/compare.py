@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from lazyneg.cli import options
+from lazyneg.core.settings import Settings, SettingsError
 from lazyneg.painting import infotext, pictures
 from lazyneg.painting.infotext import Infotext
-from lazyneg.settings import Settings, SettingsError
 
 
 def compare(
@@ -62,6 +62,7 @@ def compare(
     Writes plain.png, delayed.png and empty.png with infotext, and compare.png with all three
     side by side.
     """
+    files = options.model_files(model, config)
     parameters = options.webui_parameters(steps, sampler, guidance_scale, width, height)
     if seed is not None:
         parameters["Seed"] = str(seed)
@@ -81,7 +82,7 @@ def compare(
     from lazyneg.painting.painter import Painter
 
     try:
-        painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
+        painter = Painter(*files, embedding or [], device, dtype and dtype.value)
         output.mkdir(parents=True, exist_ok=True)
         for number, (job, settings) in enumerate(jobs, 1):
             prefix = f"{number}-" if len(jobs) > 1 else ""

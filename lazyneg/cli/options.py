@@ -9,6 +9,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from lazyneg.demo import CHECKPOINT, CONFIG
+
 Number = TypeVar("Number", int, float)
 
 
@@ -112,3 +114,16 @@ def webui_parameters(
         "Size": f"{width}x{height}" if width else None,
     }
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def model_files(model: Path | None, config: Path | None) -> tuple[Path, Path | None]:
+    """The model to paint with and its configuration: by default the embedded model.
+
+    Raises:
+        typer.BadParameter: If a configuration is given for it.
+    """
+    if model is not None:
+        return model, config
+    if config is not None:
+        raise typer.BadParameter(f"{config} needs a --model besides", param_hint="--config")
+    return CHECKPOINT, CONFIG

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lazyneg.cli import options
-from lazyneg.settings import SettingsError
+from lazyneg.core.settings import SettingsError
 
 if TYPE_CHECKING:
     from lazyneg.sweep.measuring import Box, Looking
@@ -125,6 +125,7 @@ def sweep(
             param_hint="--guidance-scale",
         )
     box = None if region is None else _box(region)
+    files = options.model_files(model, config)
     # Only now, as it takes seconds.
     import torch
 
@@ -156,7 +157,7 @@ def sweep(
                 device = ranks.gpu or device
             # Before the model, which takes longer to load.
             looking = _looking(grid, model is None, detector, object_, threshold, box, device)
-            painter = Painter(model, config, embedding or [], device, dtype and dtype.value)
+            painter = Painter(*files, embedding or [], device, dtype and dtype.value)
             maker = painter.made_with()
             # Their number shows in the last bits, also of a detector, and launchers would set it.
             torch.set_num_threads(threads)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lazyneg.core.settings import Settings
 from lazyneg.diffusers.blank import negative_names
 from lazyneg.diffusers.delay import delayed_call
-from lazyneg.settings import Settings
 
 Pipeline = TypeVar("Pipeline")
 
@@ -104,7 +104,7 @@ def apply(
         The same pipeline.
 
     Raises:
-        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+        [`~lazyneg.core.settings.SettingsError`]: If a value is not allowed.
         `TypeError`: If `pipe` is not a pipeline that takes a negative prompt.
     """
     state = _state(critical_step, unit, stop_step, early_prompt)
@@ -207,7 +207,7 @@ def forward_lazy_negative(
         What the pipeline returns.
 
     Raises:
-        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+        [`~lazyneg.core.settings.SettingsError`]: If a value is not allowed.
         [`~lazyneg.diffusers.errors.DelayError`]: If the call cannot be delayed exactly.
         `TypeError`: If this is not a pipeline that takes a negative prompt.
     """

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from lazyneg.core.settings import Settings
 from lazyneg.diffusers.blank import blanked, bound, has_negative, negative_names
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, leaves, replaced, same
 from lazyneg.diffusers.observe import observing, schedulers, watched
 from lazyneg.diffusers.rehearsal import Rehearsal, rehearse
-from lazyneg.settings import Settings
 
 logger = logging.getLogger("lazyneg")
 

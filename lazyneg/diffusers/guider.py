@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from diffusers import ClassifierFreeGuidance
 from diffusers.configuration_utils import register_to_config
 
+from lazyneg.core.settings import Settings
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.rehearsal import Stop, untouched
-from lazyneg.settings import Settings
 
 if TYPE_CHECKING:
     from diffusers.modular_pipelines.modular_pipeline import BlockState
@@ -50,7 +50,7 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
             First step that no longer uses the negative prompt. Never, if not given or `0`.
 
     Raises:
-        [`~lazyneg.settings.SettingsError`]: If a value is not allowed.
+        [`~lazyneg.core.settings.SettingsError`]: If a value is not allowed.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]

@@ -14,18 +14,18 @@ import torch
 from PIL.Image import Image
 
 import lazyneg
+from lazyneg.core.settings import Settings
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.painting import models
 from lazyneg.painting.infotext import Infotext
 from lazyneg.painting.models import ModelError
-from lazyneg.settings import Settings
 
 
 class Painter:
     """A loaded pipeline that paints what infotexts say.
 
     Args:
-        model: A checkpoint file or a folder in diffusers' layout; the embedded model if not given.
+        model: A checkpoint file or a folder in diffusers' layout.
         config: Folder with the configuration for a checkpoint file, if not to be fetched.
         embeddings: Files of textual inversions; their names are the words.
         device: Where to paint; the fastest device if not given.
@@ -37,19 +37,13 @@ class Painter:
 
     def __init__(
         self,
-        model: Path | None,
+        model: Path,
         config: Path | None,
         embeddings: Sequence[Path],
         device: str | None,
         dtype: str | None,
     ) -> None:
         device = device or models.default_device()
-        if model is None:
-            from lazyneg.demo import CHECKPOINT, CONFIG
-
-            if config:
-                raise ModelError(f"the configuration {config} needs a model besides")
-            model, config = CHECKPOINT, CONFIG
         self.pipe = models.load(model, config, device, dtype)
         try:
             # Refuses what takes no negative prompt.

@@ -8,7 +8,7 @@ from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from lazyneg.settings import Settings
+from lazyneg.core.settings import Settings
 
 _MARGIN = 8
 

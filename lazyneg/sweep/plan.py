@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lazyneg.core.settings import Settings
 from lazyneg.painting.infotext import Infotext
 from lazyneg.painting.pictures import label
-from lazyneg.settings import Settings
 
 
 @dataclass(frozen=True)

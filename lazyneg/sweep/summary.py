@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from lazyneg.settings import Settings
+from lazyneg.core.settings import Settings
 from lazyneg.sweep.detectors import known_in
 from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Plan

@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import scripts
 
-from lazyneg.settings import BY_NAME
+from lazyneg.core.settings import BY_NAME
 from lazyneg.webui.sampling import OVERRIDES
 
 AXES: tuple[tuple[str, str], ...] = (

@@ -10,7 +10,7 @@ import gradio as gr
 from modules import shared
 from modules.options import OptionHTML, OptionInfo
 
-from lazyneg.settings import SETTINGS, SLIDER_MAXIMUM, Setting
+from lazyneg.core.settings import SETTINGS, SLIDER_MAXIMUM, Setting
 
 SECTION = ("lazyneg", "Lazy Negative")
 OPEN = "lazyneg_open"

@@ -6,7 +6,7 @@ from typing import Any
 
 from modules import extra_networks
 
-from lazyneg.tag import NAME
+from lazyneg.core.tag import NAME
 
 
 class PromptTag(extra_networks.ExtraNetwork):

@@ -19,12 +19,12 @@ from modules import (
     shared,
 )
 
-from lazyneg import tag
-from lazyneg.conditioning import swap, swap_rows
-from lazyneg.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
-from lazyneg.tag import Picture
+from lazyneg.core import tag
+from lazyneg.core.conditioning import swap, swap_rows
+from lazyneg.core.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.core.tag import Picture
+from lazyneg.core.window import step_of_call, step_of_sigma
 from lazyneg.webui import options
-from lazyneg.window import step_of_call, step_of_sigma
 
 JOB = "lazyneg_job"
 """Attribute of the host's processing object that holds the job, so that it dies with it."""

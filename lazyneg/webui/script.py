@@ -9,7 +9,14 @@ import gradio as gr
 from modules import scripts
 from modules.ui_components import InputAccordion
 
-from lazyneg.settings import BY_NAME, SETTINGS, SLIDER_MAXIMUM, Setting, Settings, SettingsError
+from lazyneg.core.settings import (
+    BY_NAME,
+    SETTINGS,
+    SLIDER_MAXIMUM,
+    Setting,
+    Settings,
+    SettingsError,
+)
 from lazyneg.webui import sampling
 
 

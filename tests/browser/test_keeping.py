@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lazyneg.settings import Settings
+from lazyneg.core.settings import Settings
 from tests.browser.conftest import NAMES, Page
 from tests.host.conftest import WebUI
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneg.conditioning import MARKER, swap, swap_rows
+from lazyneg.core.conditioning import MARKER, swap, swap_rows
 
 sizes = st.integers(1, 4)
 tokens = st.sampled_from([1, 77, 154])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lazyneg.settings import SETTINGS
+from lazyneg.core.settings import SETTINGS
 from tests.core.test_page_arithmetic import in_node
 
 ROOT = Path(__file__).parents[2]

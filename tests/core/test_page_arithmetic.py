@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lazyneg.settings import Settings, SettingsError
+from lazyneg.core.settings import Settings, SettingsError
 
 TABLE = Path(__file__).with_name("step_cases.json")
 SCRIPT = Path(__file__).parents[2] / "javascript" / "lazyneg.js"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneg.settings import BY_NAME, MAXIMUM, SETTINGS, Settings, SettingsError
-from lazyneg.window import Window
+from lazyneg.core.settings import BY_NAME, MAXIMUM, SETTINGS, Settings, SettingsError
+from lazyneg.core.window import Window
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneg.settings import Settings, SettingsError
-from lazyneg.tag import Picture
+from lazyneg.core.settings import Settings, SettingsError
+from lazyneg.core.tag import Picture
 
 OFF = Settings()
 UI = Settings.parse(

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazyneg.window import Window, step_of_call, step_of_sigma
+from lazyneg.core.window import Window, step_of_call, step_of_sigma
 
 steps = st.integers(1, 200)
 step_values = st.integers(0, 300)

@@ -10,9 +10,9 @@ from diffusers import ClassifierFreeGuidance, ModularPipeline
 from diffusers.modular_pipelines import StableDiffusionXLAutoBlocks
 
 import lazyneg
+from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.guider import LazyNegativeGuidance
-from lazyneg.settings import SettingsError
 from tests.diffusers.tiny import pipeline, request
 
 

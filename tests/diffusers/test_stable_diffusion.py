@@ -20,8 +20,8 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from peft import LoraConfig
 
 import lazyneg
+from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
-from lazyneg.settings import SettingsError
 from tests.diffusers.reference import sd_loop
 from tests.diffusers.tiny import pipeline, request
 

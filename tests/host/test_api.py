@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lazyneg.core.settings import Settings
 from lazyneg.painting.infotext import Infotext
-from lazyneg.settings import Settings
 
 from .conftest import DEFAULTS, TITLE, Answer, WebUI, answered, same
 

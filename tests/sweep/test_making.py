@@ -12,11 +12,11 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import lazyneg
+from lazyneg.core.settings import Settings
 from lazyneg.painting import pictures
 from lazyneg.painting.infotext import Infotext, parse
 from lazyneg.painting.painter import Painter
 from lazyneg.painting.ranks import Ranks
-from lazyneg.settings import Settings
 from lazyneg.sweep import making
 from lazyneg.sweep.plan import Grid, Plan
 

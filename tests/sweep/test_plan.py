@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lazyneg.settings import Settings, SettingsError
+from lazyneg.core.settings import Settings, SettingsError
 from lazyneg.sweep.plan import Grid, Painting, Plan, digest, file_name
 
 GRID = Grid(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lazyneg.settings import Settings, SettingsError, parse_amount
-from lazyneg.window import Window
+from lazyneg.core.settings import Settings, SettingsError, parse_amount
+from lazyneg.core.window import Window
 
 NAME = "lazyneg"
 ALLOWED = f"<{NAME}:5>, <{NAME}:25%>, <{NAME}:5:15>"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from lazyneg.window import Window
+from lazyneg.core.window import Window
 
 ERROR_KEY = "LazyNeg error"
 """Infotext key under which a refused setting is reported."""
