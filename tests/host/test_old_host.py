@@ -16,7 +16,7 @@ def test_a_host_without_the_denoiser(webui_files: tuple[Path, str, Path], tmp_pa
     (extensions / "lazy-negative").symlink_to(ROOT)
     for webui in start(host, python, tmp_path):
         log = webui.log.read_text(errors="replace")
-        assert log.count("Lazy Negative: this WebUI is too old") == 1
+        assert log.count("Lazy Negative is off: this WebUI is too old") == 1
         assert "Error loading script" not in log
         assert TITLE.lower() not in webui.get("scripts")["txt2img"]
         assert "LazyNeg" not in webui(steps=2).infotext

@@ -30,7 +30,7 @@ from modules import (
 )
 from modules.models.sd3 import sd3_cond, sd3_impls
 
-import lazyneg.webui.sampling
+import lazyneg.webui.denoising
 
 open_clip.add_model_config(Path(__file__).parents[1] / "open_clip")
 
@@ -103,7 +103,7 @@ class Support(scripts.Script):
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
         if (wanted or {}).get("fail") in ("swap", "_encode"):
-            break_once(lazyneg.webui.sampling, wanted["fail"])
+            break_once(lazyneg.webui.denoising, wanted["fail"])
 
 
 def break_once(owner, name):
