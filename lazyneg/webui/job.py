@@ -111,7 +111,7 @@ def _quoted(value: str) -> str:
 def _tags(prompt: str) -> list[list[str]]:
     """The arguments of each of our tags, read as the host reads its extra networks."""
     found = extra_networks.parse_prompt(prompt)[1].get(tag.NAME, [])
-    return [params.items for params in found]
+    return [network.items for network in found]
 
 
 def forget(p: Any) -> None:

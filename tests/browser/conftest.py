@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.host.conftest import WebUI, start, webui_files
+from tests.host.conftest import WebUI, data, host, start
+from tests.host.hosts import Host
 
-__all__ = ["webui_files"]
+__all__ = ["data", "host"]
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -25,11 +26,11 @@ NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "
 
 
 @pytest.fixture(scope="session")
-def server(webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
-    (webui_files[2] / "styles.csv").write_text(
+def server(host: Host, data: Path) -> Iterator[WebUI]:
+    (data / "styles.csv").write_text(
         "name,prompt,negative_prompt\nart school,,low contrast\n", encoding="utf-8"
     )
-    with contextmanager(start)(*webui_files) as webui:
+    with contextmanager(start)(host, data) as webui:
         yield webui
 
 

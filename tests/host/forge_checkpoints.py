@@ -5,14 +5,11 @@ configurations of their own: those parts have their full size. The denoiser keep
 context of its family and is narrow elsewhere. All weights are random, but for one path through the
 denoiser that lets it denoise: it predicts its input's own direction and adds what the prompt says.
 Without it the first step would decide the picture, and later ones would not show.
-
-    python -m tests.host.forge_checkpoints FOLDER
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,24 +18,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 WIDTH = 320
+TEXT = 768
 LATENT = 4
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def write_all(data: Path) -> None:
-    """Writes checkpoints, an embedding and a LoRA into a WebUI's data folder."""
+def write_sd1(data: Path) -> None:
+    """Writes those of Stable Diffusion 1 into a WebUI's data folder."""
     folder = data / "models" / "Stable-diffusion"
     folder.mkdir(parents=True, exist_ok=True)
-    sd1 = {}
-    for name, seed, channels in (("sd1b", 2, LATENT), ("sd1-inpainting", 3, 9), ("sd1", 1, LATENT)):
-        sd1 = {
-            **_denoiser(seed, channels, [[1], [1], [1], [0]], 768, linear=False),
+    for name, seed, channels in (("sd1", 1, LATENT), ("sd1b", 2, LATENT), ("sd1-inpainting", 3, 9)):
+        weights = {
+            **_denoiser(seed, channels, [[1], [1]], TEXT, linear=False),
             **_random("first_stage_model.", _vae(), seed),
-            **_random("cond_stage_model.transformer.text_model.", _clip(768, 12), seed),
+            **_random("cond_stage_model.transformer.text_model.", _clip(TEXT, 12), seed),
         }
-        save_file(sd1, folder / f"{name}.safetensors")
-    write_embedding(data / "embeddings", 768)
-    write_lora(data / "models" / "Lora", sd1)
+        save_file(weights, folder / f"{name}.safetensors")
 
 
 def write_sdxl(data: Path) -> None:
@@ -47,39 +42,10 @@ def write_sdxl(data: Path) -> None:
     weights = {
         **_denoiser(6, LATENT, depths, 2048, linear=True, vector=2816),
         **_random("first_stage_model.", _vae(), 6),
-        **_random("conditioner.embedders.0.transformer.text_model.", _clip(768, 12), 6),
+        **_random("conditioner.embedders.0.transformer.text_model.", _clip(TEXT, 12), 6),
         **_random("conditioner.embedders.1.model.", _open_clip(1280, 32), 7),
     }
     save_file(weights, data / "models" / "Stable-diffusion" / "sdxl.safetensors")
-
-
-def write_embedding(folder: Path, width: int) -> None:
-    """A textual inversion of two tokens."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vectors = torch.randn(2, width, generator=torch.Generator().manual_seed(10))
-    save_file({"emb_params": vectors}, folder / "EasyNegativeV2.safetensors")
-
-
-def write_lora(folder: Path, sd1: dict[str, Tensor]) -> None:
-    """Rank 2 on one matrix of the text encoder and one of the UNet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(11)
-    lora = {}
-    for name, key in (
-        (
-            "lora_te_text_model_encoder_layers_1_self_attn_q_proj",
-            "cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.q_proj.weight",
-        ),
-        (
-            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
-            "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight",
-        ),
-    ):
-        rows, columns = sd1[key].shape
-        lora[f"{name}.lora_up.weight"] = torch.randn(rows, 2, generator=generator)
-        lora[f"{name}.lora_down.weight"] = torch.randn(2, columns, generator=generator)
-        lora[f"{name}.alpha"] = torch.tensor(2.0)
-    save_file(lora, folder / "style.safetensors")
 
 
 def _random(prefix: str, shapes: Shapes, seed: int) -> dict[str, Tensor]:
@@ -298,7 +264,3 @@ def _open_clip(width: int, layers: int) -> Shapes:
         yield from _linear(f"{layer}.mlp.c_fc", width, 4 * width)
         yield from _linear(f"{layer}.mlp.c_proj", 4 * width, width)
     yield from _norm("ln_final", width)
-
-
-if __name__ == "__main__":
-    write_all(Path(sys.argv[1]))
