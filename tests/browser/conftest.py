@@ -22,6 +22,14 @@ FLAGS = (
 )
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 ACCORDION = "enabled-visible-checkbox"
+SET = """
+([selector, value]) => {
+    const field = document.querySelector(selector);
+    field.value = value;
+    for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, {bubbles: true}));
+}
+"""
+"""Fills in a number, also of a tab that is not shown."""
 NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "early_prompt")
 
 
@@ -78,6 +86,10 @@ class Page:
         self.raw.wait_for_selector(self.id("txt2img", ACCORDION), state="attached")
         # The host fetches its settings last.
         self.raw.wait_for_function("Object.keys(opts).length > 0")
+        # Hosts start with different ones.
+        for tab in ("txt2img", "img2img"):
+            for name, value in (("steps", 20), ("cfg_scale", 7)):
+                self.raw.evaluate(SET, [f"#{tab}_{name} input[type=number]", value])
         self.settle()
 
     def id(self, tab: str, name: str) -> str:
@@ -148,9 +160,21 @@ class Page:
     def track(self, row: int = 0, tab: str = "txt2img") -> Any:
         return self.inside(tab, ".lazyneg-track").nth(row)
 
+    def pick(self, dropdown: str, choice: str) -> None:
+        self.raw.locator(f"{dropdown} input").first.fill(choice)
+        self.raw.locator(f"{dropdown} ul li", has_text=choice).first.click()
+        self.settle()
+
+    def chosen(self, dropdown: str) -> str:
+        return str(self.raw.locator(f"{dropdown} input").first.input_value())
+
     def hires_fix(self) -> None:
+        """Opens or closes the hires pass' accordion, with an upscaler that needs no model."""
         self.raw.click("#txt2img_hr .label-wrap")
         self.settle()
+        upscaler = self.raw.locator("#txt2img_hr_upscaler")
+        if upscaler.is_visible() and self.chosen("#txt2img_hr_upscaler") != self.server.upscaler:
+            self.pick("#txt2img_hr_upscaler", self.server.upscaler)
 
     def generate(self, tab: str = "txt2img") -> None:
         """Makes small pictures with the settings shown."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import forge_checkpoints, networks
-from .hosts import NEO, Host, Kind, installed
+from .hosts import Host, Kind, installed
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -110,11 +110,6 @@ class WebUI:
     @cached_property
     def samplers(self) -> set[str]:
         return {sampler["name"] for sampler in self.get("samplers")}
-
-    @property
-    def cheap_decoding(self) -> str:
-        """The option for pictures without the autoencoder, one pixel for each of the latents."""
-        return "RGB" if self.kind is NEO else "Approx cheap"
 
     @cached_property
     def upscaler(self) -> str:
@@ -282,7 +277,8 @@ def start(host: Host, data: Path) -> Iterator[WebUI]:
         client = WebUI(f"http://127.0.0.1:{port}", log, host.kind)
         try:
             client.wait(starts=1, server=server)
-            client.options(**OPTIONS)
+            # A full-sized autoencoder would take most of the time of a small picture.
+            client.options(**OPTIONS, sd_vae_decode_method=host.kind.preview)
             yield client
         finally:
             server.send_signal(signal.SIGTERM)

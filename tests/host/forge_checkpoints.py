@@ -29,7 +29,7 @@ def write_sd1(data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed, channels in (("sd1", 1, LATENT), ("sd1b", 2, LATENT), ("sd1-inpainting", 3, 9)):
         weights = {
-            **_denoiser(seed, channels, [[1], [1]], TEXT, linear=False),
+            **_denoiser(seed, channels, [[1]], TEXT, linear=False),
             **_random("first_stage_model.", _vae(), seed),
             **_random("cond_stage_model.transformer.text_model.", _clip(TEXT, 12), seed),
         }

@@ -22,6 +22,7 @@ class Kind:
         forge: Whether it is of the Forge family, which tells checkpoints by their shapes.
         checkpoints: Those that the tests make for it; the first is the one in use.
         hires: What its API wants with a hires pass, and the guidance that it defaults to.
+        preview: What its option for the decoding of latents calls the one without an autoencoder.
         broken: Samplers whose pictures are black, or fail, without the extension too.
     """
 
@@ -30,6 +31,7 @@ class Kind:
     forge: bool
     checkpoints: tuple[str, ...]
     hires: tuple[tuple[str, object], ...] = ()
+    preview: str = "Full"
     broken: tuple[str, ...] = ()
 
 
@@ -43,13 +45,21 @@ A1111 = Kind(
     forge=False,
     checkpoints=("sd1", "sd1b", "sd1-inpainting", "sd2", "sd2-v", "sdxl", "sdxl-refiner", "sd3"),
 )
-FORGE = Kind("Forge", _FORGE_FLAGS, True, _FORGE, hires=(_MODULES, ("hr_cfg", 7.5)))
+FORGE = Kind(
+    "Forge",
+    _FORGE_FLAGS,
+    True,
+    _FORGE,
+    hires=(_MODULES, ("hr_cfg", 7.5)),
+    preview="Approx cheap",
+)
 REFORGE = Kind(
     "reForge",
     _FORGE_FLAGS,
     True,
     _FORGE,
     hires=(("hr_cfg", 7.5),),
+    preview="Approx cheap",
 )
 NEO = Kind(
     "Forge Neo",
@@ -58,6 +68,7 @@ NEO = Kind(
     True,
     _FORGE,
     hires=(_MODULES, ("hr_cfg", 7.5)),
+    preview="RGB",
     broken=("DPM++ 2s a RF",),
 )
 

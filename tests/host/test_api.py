@@ -184,7 +184,8 @@ def test_numbers_that_are_none(webui: WebUI, number: str) -> None:
 def test_an_infotext_sent_back_makes_the_same_picture(webui: WebUI, lazy: list[Any]) -> None:
     first = webui(lazy, **HIRES)
     again = webui.again(first.infotext)
-    assert again.infotext == first.infotext
+    # Some hosts write more of the hires pass the second time.
+    assert lines(again) == lines(first)
     assert same(again, first)
 
 

@@ -14,6 +14,14 @@ from .conftest import WebUI, same
 STEPS = 8
 
 
+@pytest.fixture(scope="module", autouse=True)
+def decoded(webui: WebUI) -> Iterator[None]:
+    """Here pictures are decoded by the checkpoints' own autoencoders."""
+    webui.options(sd_vae_decode_method="Full")
+    yield
+    webui.options(sd_vae_decode_method=webui.kind.preview)
+
+
 @pytest.fixture(scope="module")
 def sdxl(webui: WebUI, data: Path) -> str:
     """The checkpoint of Stable Diffusion XL, which for the Forge family takes a while to make."""

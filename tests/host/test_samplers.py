@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,9 @@ class Sampler:
 
 
 @pytest.fixture(scope="module")
-def samplers(webui: WebUI) -> Iterator[list[Sampler | str]]:
+def samplers(webui: WebUI) -> list[Sampler | str]:
     """Each sampler; for one that the host itself cannot run, the reason."""
-    if webui.kind.forge:
-        # Its autoencoder has its full size, and takes most of the time of a small picture.
-        webui.options(sd_vae_decode_method=webui.cheap_decoding)
-    yield [probed(webui, about["name"]) for about in webui.get("samplers")]
-    webui.options(sd_vae_decode_method="Full")
+    return [probed(webui, about["name"]) for about in webui.get("samplers")]
 
 
 def probed(webui: WebUI, name: str) -> Sampler | str:
