@@ -102,6 +102,8 @@ class WebUI:
         self.log = log
         self.kind = kind
         self.session = requests.Session()
+        # Neo cuts the connection after a request that failed.
+        self.session.headers["Connection"] = "close"
 
     @cached_property
     def known_options(self) -> set[str]:

@@ -166,6 +166,20 @@ def test_hires_stop_step(webui: WebUI) -> None:
     assert not same(own, lazy)
 
 
+@pytest.mark.parametrize(("guidance", "hires_guidance"), [(1, 7.5), (7.5, 1), (4, 9)])
+def test_hires_with_its_own_guidance(webui: WebUI, guidance: float, hires_guidance: float) -> None:
+    """A pass without guidance has no negative prompt on some hosts, and none to delay on any."""
+    request = {"steps": STEPS, **HIRES, "cfg_scale": guidance, "hr_cfg": hires_guidance}
+    reference = {"first": {"from_call": 3}, "hires": {"from_call": 3}}
+    plain = webui(**request)
+    lazy = webui([True, 3, "steps", 0, "same"], **request)
+    assert same(lazy, webui(support={"reference": reference}, **request))
+    guided = guidance if webui.kind.name == "A1111" else max(guidance, hires_guidance)
+    assert same(lazy, plain) == (guided == 1)
+    never = webui([True, 1000, "steps", 0, "same"], **request)
+    assert same(never, webui(negative_prompt="", **request))
+
+
 def test_hires_with_its_own_prompts_sampler_and_checkpoint(webui: WebUI) -> None:
     request = {
         "steps": STEPS,

@@ -260,7 +260,9 @@ def use_reference(p, wanted):
 
     def reference(x, sigma, uncond, **kwargs):
         calls.append(sigma[0].item())
-        return forward(x, sigma, uncond if acts(calls[-1]) else empty, **kwargs)
+        # Some hosts do without one at guidance 1.
+        chosen = uncond if uncond is None or acts(calls[-1]) else empty
+        return forward(x, sigma, chosen, **kwargs)
 
     denoiser.forward = reference
     if "from_sigma" in wanted:
