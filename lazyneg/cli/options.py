@@ -70,8 +70,8 @@ OutputOption = Annotated[
 ]
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
-SEED_DIGITS = 18
-"""Digits of the largest seed: all such numbers fit into a generator of PyTorch."""
+LARGEST_SEED = 2**64 - 1
+"""What fits into a generator of PyTorch."""
 
 StepsOption = Annotated[
     int | None, typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]")

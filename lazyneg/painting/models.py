@@ -209,13 +209,13 @@ def set_sampler(pipe: Any, name: str, schedule: str, steps: int) -> None:
     Raises:
         ModelError: If one of them is not known, or not for this pipeline.
     """
-    own = sampler_of(pipe, steps)
-    name, schedule = split_name(name or own["Sampler"], schedule)
-    if name == own["Sampler"] and schedule in ("", own.get("Schedule type")):
+    kind = type(pipe.scheduler).__name__
+    if name in ("", kind) and schedule in ("", "Automatic"):
         return
+    own = sampler_of(pipe, steps)
+    name, schedule = split_name(name if name not in ("", kind) else _name_of(pipe) or kind, schedule)
     if name not in SAMPLERS:
         raise ModelError(f"the sampler is {name!r}; allowed: {', '.join(SAMPLERS)}")
-    kind = type(pipe.scheduler).__name__
     if not hasattr(pipe.scheduler, "alphas_cumprod"):
         raise ModelError(
             f"the sampler is {name!r}; allowed for this model: {kind}, as it is not of a kind that "
@@ -237,22 +237,18 @@ def sampler_of(pipe: Any, steps: int) -> dict[str, str]:
         pipe: The pipeline.
         steps: Steps of the run.
     """
-    kind = type(pipe.scheduler).__name__
-    config = pipe.scheduler.config
-    for name, sampler in SAMPLERS.items():
-        if kind != sampler.scheduler or any(
-            config.get(key) != value for key, value in sampler.options.items()
-        ):
-            continue
-        if sampler.automatic is None:
-            return {"Sampler": name}
-        schedule = _schedule_of(pipe, sampler, steps)
-        if schedule is None:
-            break
-        # Where the WebUI's default is what every version of it does, it goes without saying.
-        default = schedule == sampler.automatic == "Uniform"
-        return {"Sampler": name, **({} if default else {"Schedule type": schedule})}
-    return {"Sampler": kind}
+    name = _name_of(pipe)
+    if name is None:
+        return {"Sampler": type(pipe.scheduler).__name__}
+    sampler = SAMPLERS[name]
+    if sampler.automatic is None:
+        return {"Sampler": name}
+    schedule = _schedule_of(pipe, sampler, steps)
+    if schedule is None:
+        return {"Sampler": sampler.scheduler}
+    # Where the WebUI's default is what every version of it does, it goes without saying.
+    default = schedule == sampler.automatic == "Uniform"
+    return {"Sampler": name, **({} if default else {"Schedule type": schedule})}
 
 
 def evaluations(pipe: Any) -> int:
@@ -262,17 +258,31 @@ def evaluations(pipe: Any) -> int:
     return next(known, 1)
 
 
+def _name_of(pipe: Any) -> str | None:
+    """The WebUI's name for a pipeline's sampler, whatever its noise levels."""
+    kind = type(pipe.scheduler).__name__
+    config = pipe.scheduler.config
+    for name, sampler in SAMPLERS.items():
+        if kind == sampler.scheduler and all(
+            config.get(key) == value for key, value in sampler.options.items()
+        ):
+            return name
+    return None
+
+
 def _schedule_of(pipe: Any, sampler: Sampler, steps: int) -> str | None:
     """The schedule type under which the WebUI runs through the same noise levels."""
     if isinstance(pipe.scheduler, _Scheduled):
         return pipe.scheduler.schedule
     own = _timesteps(pipe.scheduler, steps)
+    apart = {}
     for schedule in SCHEDULES:
         theirs = _timesteps(_scheduler(pipe, sampler, schedule), steps)
-        # Up to one step of the training, as some of diffusers' are rounded.
-        if own.shape == theirs.shape and np.abs(own - theirs).max() <= 1:
-            return schedule
-    return None
+        if own.shape == theirs.shape:
+            apart[schedule] = np.abs(own - theirs).max()
+    nearest = min(apart, key=apart.__getitem__, default=None)
+    # Up to one timestep of the training, as some of diffusers' are rounded.
+    return nearest if nearest is not None and apart[nearest] <= 1 else None
 
 
 def _timesteps(scheduler: Any, steps: int) -> Levels:
@@ -281,7 +291,7 @@ def _timesteps(scheduler: Any, steps: int) -> Levels:
     try:
         fresh.set_timesteps(steps)
     except ValueError:
-        return np.empty(0)
+        return np.full(1, np.inf)
     timesteps: Levels = fresh.timesteps.double().numpy()
     return timesteps
 
@@ -298,13 +308,13 @@ def _scheduler(pipe: Any, sampler: Sampler, schedule: str | None) -> Any:
         levels = SCHEDULES[schedule]
         if schedule == "Align Your Steps" and "StableDiffusionXL" in type(pipe).__name__:
             levels = ALIGN_YOUR_STEPS_XL
-        way = _ByLevels if sampler.evaluations == 1 else _BySigmas
+        way = _OneLevel if sampler.evaluations == 1 else _TwoLevels
         about = {"schedule": schedule, "levels": staticmethod(levels), "cut": sampler.cut}
         kind = type(sampler.scheduler, (way, kind), about)
         options |= {
             "timestep_spacing": "linspace",
             "final_sigmas_type": "zero",
-            "use_exponential_sigmas": way is _BySigmas,
+            "use_exponential_sigmas": way is _TwoLevels,
         }
     return kind.from_config(pipe.scheduler.config, **options)
 
@@ -326,12 +336,12 @@ class _Scheduled:
         return wanted[:-1] if self.cut else wanted
 
     def _training(self) -> Levels:
-        alphas = self.alphas_cumprod.double().numpy()
+        alphas = self.alphas_cumprod.double().cpu().numpy()
         levels: Levels = np.sqrt((1 - alphas) / alphas)
         return levels
 
 
-class _ByLevels(_Scheduled):
+class _OneLevel(_Scheduled):
     """For schedulers with one noise level a step."""
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
@@ -347,7 +357,7 @@ class _ByLevels(_Scheduled):
             self.init_noise_sigma = float(levels[0] / np.hypot(levels[0], 1))
 
 
-class _BySigmas(_Scheduled):
+class _TwoLevels(_Scheduled):
     """For schedulers that put further noise levels between those of the steps."""
 
     def _convert_to_exponential(self, in_sigmas: Levels, num_inference_steps: int) -> Levels:

@@ -45,10 +45,3 @@ def save(picture: Image.Image, file: Path | IO[bytes], infotext: str) -> None:
     else:
         info.add_itxt("parameters", infotext)
     picture.save(file, "png", pnginfo=info)
-
-
-def infotext_of(path: Path) -> str | None:
-    """The parameters in a PNG, if there are any."""
-    with Image.open(path) as picture:
-        parameters = picture.info.get("parameters")
-    return parameters if isinstance(parameters, str) else None
