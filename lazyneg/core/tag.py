@@ -18,8 +18,9 @@ _NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """What the WebUI cuts out of a prompt, our tag among it."""
 
 _ALIKE = re.compile(
-    r"[<＜]\s{0,3}(?P<name>[a-z][a-z _-]{0,20})[^<>＜＞\n]{0,40}[>＞]?"
-    rf"|\b{NAME}\s{{0,3}}[:=：]\s{{0,3}}\d[\d:%]{{0,20}}",
+    # Also with the wide brackets and colon of East Asian keyboards.
+    r"[<\uff1c]\s{0,3}(?P<name>[a-z][a-z _-]{0,20})[^<>\uff1c\uff1e\n]{0,40}[>\uff1e]?"
+    rf"|\b{NAME}\s{{0,3}}[:=\uff1a]\s{{0,3}}\d[\d:%]{{0,20}}",
     re.IGNORECASE,
 )
 """What may be meant as a tag."""

@@ -115,41 +115,44 @@ def load_embeddings(pipe: Any, paths: Iterable[Path]) -> None:
         ModelError: If one cannot be used with this pipeline.
     """
     for path in paths:
-        try:
-            for suffix, vectors in _embedding(path).items():
-                encoder = getattr(pipe, f"text_encoder{suffix}", None)
-                if encoder is None:
-                    raise ModelError(f"the model has no text_encoder{suffix}")
-                size = encoder.get_input_embeddings().embedding_dim
-                if vectors.shape[-1] != size:
-                    raise ModelError(
-                        f"its vectors have {vectors.shape[-1]} numbers; allowed: {size}, as the "
-                        f"model's text_encoder{suffix} has"
-                    )
-                pipe.load_textual_inversion(
-                    vectors,
-                    token=path.stem,
-                    tokenizer=getattr(pipe, f"tokenizer{suffix}"),
-                    text_encoder=encoder,
+        _load_embedding(pipe, path)
+
+
+def _load_embedding(pipe: Any, path: Path) -> None:
+    try:
+        for suffix, vectors in _embedding(path).items():
+            encoder = getattr(pipe, f"text_encoder{suffix}", None)
+            if encoder is None:
+                raise ValueError(f"the model has no text_encoder{suffix}")
+            size = encoder.get_input_embeddings().embedding_dim
+            if vectors.shape[-1] != size:
+                raise ValueError(
+                    f"its vectors have {vectors.shape[-1]} numbers; allowed: {size}, as the "
+                    f"model's text_encoder{suffix} has"
                 )
-        except (
-            AttributeError,
-            EOFError,
-            ModelError,
-            OSError,
-            RuntimeError,
-            ValueError,
-            pickle.UnpicklingError,
-            safetensors.SafetensorError,
-        ) as error:
-            raise ModelError(f"the embedding {path} cannot be used: {error}") from error
+            pipe.load_textual_inversion(
+                vectors,
+                token=path.stem,
+                tokenizer=getattr(pipe, f"tokenizer{suffix}"),
+                text_encoder=encoder,
+            )
+    except (
+        AttributeError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise ModelError(f"the embedding {path} cannot be used: {error}") from error
 
 
 def _embedding(path: Path) -> dict[str, torch.Tensor]:
     """The vectors in a file, each by the ending of the names of its encoder and tokenizer.
 
     Raises:
-        ModelError: If they are not in one of the known layouts.
+        ValueError: If they are not in one of the known layouts.
     """
     found: Any
     if path.suffix == ".safetensors":
@@ -174,7 +177,7 @@ def _embedding(path: Path) -> dict[str, torch.Tensor]:
             f"{name!r} of {list(getattr(value, 'shape', [type(value).__name__]))}"
             for name, value in list(found.items())[:5]
         )
-    raise ModelError(
+    raise ValueError(
         f"it has {shown or 'nothing'}; allowed: one tensor of vectors, in string_to_param or not, "
         "or for Stable Diffusion XL clip_l and clip_g"
     )
@@ -213,7 +216,9 @@ def set_sampler(pipe: Any, name: str, schedule: str, steps: int) -> None:
     if name in ("", kind) and schedule in ("", "Automatic"):
         return
     own = sampler_of(pipe, steps)
-    name, schedule = split_name(name if name not in ("", kind) else _name_of(pipe) or kind, schedule)
+    name, schedule = split_name(
+        name if name not in ("", kind) else _name_of(pipe) or kind, schedule
+    )
     if name not in SAMPLERS:
         raise ModelError(f"the sampler is {name!r}; allowed: {', '.join(SAMPLERS)}")
     if not hasattr(pipe.scheduler, "alphas_cumprod"):

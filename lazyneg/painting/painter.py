@@ -107,7 +107,7 @@ class Painter:
                 f"out of memory on {self.pipe.device}: try a smaller --width and --height{batch}, "
                 "--dtype float16 or --device cpu"
             ) from error
-        except (DelayError, ValueError) as error:
+        except (DelayError, IndexError, ValueError) as error:
             raise ModelError(str(error)) from error
         if not hasattr(result, "images"):
             raise ModelError(f"{type(self.pipe).__name__} paints no pictures")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Levels = NDArray[np.float64]
+Levels = NDArray[Any]
 """Noise levels (sigmas), those of the model's training rising, those of a run falling."""
 
 
@@ -74,9 +74,7 @@ def _sgm_uniform(count: int, training: Levels) -> Levels:
 
 def _karras(count: int, training: Levels) -> Levels:
     rho = 7.0
-    levels: Levels = (
-        np.linspace(training[-1] ** (1 / rho), training[0] ** (1 / rho), count) ** rho
-    )
+    levels: Levels = np.linspace(training[-1] ** (1 / rho), training[0] ** (1 / rho), count) ** rho
     return levels
 
 
@@ -108,14 +106,16 @@ def _align_your_steps(name: str) -> Callable[[int, Levels], Levels]:
         # The WebUI ends the table at 0.029; diffusers has the closing zero alone.
         rising = np.log([0.029, *AysSchedules[name][-2::-1]])
         wanted = np.linspace(0, len(rising) - 1, count)
-        return np.exp(np.interp(wanted, np.arange(len(rising)), rising))[::-1]
+        falling: Levels = np.exp(np.interp(wanted, np.arange(len(rising)), rising))[::-1]
+        return falling
 
     return levels
 
 
 def _at(timesteps: Levels, training: Levels) -> Levels:
     """The noise levels at timesteps of the training, and between them."""
-    return np.exp(np.interp(timesteps, np.arange(len(training)), np.log(training)))
+    levels: Levels = np.exp(np.interp(timesteps, np.arange(len(training)), np.log(training)))
+    return levels
 
 
 SCHEDULES: dict[str, Callable[[int, Levels], Levels]] = {
