@@ -72,10 +72,11 @@ def split(text: str) -> list[str]:
     has neither parameters nor a negative prompt.
     """
     found: list[list[str]] = []
-    # Before the parameters, right after them, or in a template that comes after them.
+    # Lines belong to what is before the parameters, after them, or a template after them.
     place = "after"
+    follows = False
     for line in text.strip().split("\n"):
-        if place == "after" and found and _TEMPLATE.match(line):
+        if follows and _TEMPLATE.match(line):
             place = "template"
         elif place == "template" and not line.strip():
             place = "after"
@@ -84,12 +85,13 @@ def split(text: str) -> list[str]:
             place = "before"
         if found:
             found[-1].append(line)
-        if place == "before" and _is_parameters(line):
+        follows = place == "before" and _is_parameters(line)
+        if follows:
             place = "after"
     if len(found) > 1 and place == "before":
-        tail = found[-1]
-        if not any(line.strip().startswith(_NEGATIVE) for line in tail):
-            found[-2] += found.pop()
+        *_, before, last = found
+        if not any(line.strip().startswith(_NEGATIVE) for line in last):
+            before += found.pop()
     return ["\n".join(lines).strip() for lines in found]
 
 

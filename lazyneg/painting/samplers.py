@@ -83,7 +83,8 @@ def _exponential(count: int, training: Levels) -> Levels:
 
 
 def _simple(count: int, training: Levels) -> Levels:
-    return training[::-1][(np.arange(count) * (len(training) / count)).astype(int)]
+    levels: Levels = training[::-1][(np.arange(count) * (len(training) / count)).astype(int)]
+    return levels
 
 
 def _ddim(count: int, training: Levels) -> Levels:
