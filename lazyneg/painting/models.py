@@ -22,7 +22,6 @@ from lazyneg.painting.samplers import (
     SAMPLERS,
     SCHEDULES,
     Levels,
-    Sampler,
     schedule_type,
     split_name,
 )
@@ -215,10 +214,8 @@ def set_sampler(pipe: Any, name: str, schedule: str, steps: int) -> None:
     kind = type(pipe.scheduler).__name__
     if name in ("", kind) and schedule in ("", "Automatic"):
         return
-    own = sampler_of(pipe, steps)
-    name, schedule = split_name(
-        name if name not in ("", kind) else _name_of(pipe) or kind, schedule
-    )
+    own = _name_of(pipe)
+    name, schedule = split_name(own or kind if name in ("", kind) else name, schedule)
     if name not in SAMPLERS:
         raise ModelError(f"the sampler is {name!r}; allowed: {', '.join(SAMPLERS)}")
     if not hasattr(pipe.scheduler, "alphas_cumprod"):
@@ -230,9 +227,8 @@ def set_sampler(pipe: Any, name: str, schedule: str, steps: int) -> None:
         wanted = schedule_type(name, schedule)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    if name == own["Sampler"] and wanted == own.get("Schedule type", SAMPLERS[name].automatic):
-        return
-    pipe.scheduler = _scheduler(pipe, SAMPLERS[name], wanted)
+    if name != own or (wanted is not None and wanted != _schedule_of(pipe, name, steps)):
+        pipe.scheduler = _scheduler(pipe, name, wanted)
 
 
 def sampler_of(pipe: Any, steps: int) -> dict[str, str]:
@@ -248,7 +244,7 @@ def sampler_of(pipe: Any, steps: int) -> dict[str, str]:
     sampler = SAMPLERS[name]
     if sampler.automatic is None:
         return {"Sampler": name}
-    schedule = _schedule_of(pipe, sampler, steps)
+    schedule = _schedule_of(pipe, name, steps)
     if schedule is None:
         return {"Sampler": sampler.scheduler}
     # Where the WebUI's default is what every version of it does, it goes without saying.
@@ -275,19 +271,19 @@ def _name_of(pipe: Any) -> str | None:
     return None
 
 
-def _schedule_of(pipe: Any, sampler: Sampler, steps: int) -> str | None:
+def _schedule_of(pipe: Any, name: str, steps: int) -> str | None:
     """The schedule type under which the WebUI runs through the same noise levels."""
     if isinstance(pipe.scheduler, _Scheduled):
         return pipe.scheduler.schedule
     own = _timesteps(pipe.scheduler, steps)
     apart = {}
     for schedule in SCHEDULES:
-        theirs = _timesteps(_scheduler(pipe, sampler, schedule), steps)
+        theirs = _timesteps(_scheduler(pipe, name, schedule), steps)
         if own.shape == theirs.shape:
-            apart[schedule] = np.abs(own - theirs).max()
+            apart[schedule] = np.abs(own - theirs).mean()
     nearest = min(apart, key=apart.__getitem__, default=None)
-    # Up to one timestep of the training, as some of diffusers' are rounded.
-    return nearest if nearest is not None and apart[nearest] <= 1 else None
+    # Half a timestep of the training, as some of diffusers' are rounded.
+    return nearest if nearest is not None and apart[nearest] <= 0.5 else None
 
 
 def _timesteps(scheduler: Any, steps: int) -> Levels:
@@ -301,8 +297,9 @@ def _timesteps(scheduler: Any, steps: int) -> Levels:
     return timesteps
 
 
-def _scheduler(pipe: Any, sampler: Sampler, schedule: str | None) -> Any:
+def _scheduler(pipe: Any, name: str, schedule: str | None) -> Any:
     """A scheduler for a pipeline's model that is one of the WebUI's samplers."""
+    sampler = SAMPLERS[name]
     kind: Any = getattr(diffusers, sampler.scheduler)
     options = {
         **sampler.options,

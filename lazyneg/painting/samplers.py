@@ -163,7 +163,8 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
     """
     schedule = _OTHER_NAMES.get(schedule, schedule)
     if name not in SAMPLERS:
-        for ending in (*SCHEDULES, *_OTHER_NAMES):
+        # "SGM Uniform" before "Uniform".
+        for ending in sorted((*SCHEDULES, *_OTHER_NAMES), key=len, reverse=True):
             if name.endswith(f" {ending}"):
                 return name.removesuffix(f" {ending}"), _OTHER_NAMES.get(ending, ending)
     return name, schedule
