@@ -129,6 +129,12 @@ def _painted(
         "delayed": painted("delayed", job.negative, tagged, job.prompt),
         "empty": painted("empty", "", Settings(), text.strip()),
     }
+    sampler = made["plain"][1].parameters["Sampler"]
+    if sampler not in samplers.SAMPLERS:
+        options.say(
+            f"the WebUI has no sampler like this model's {sampler}, and takes another for it; "
+            "--sampler takes one of the WebUI's"
+        )
     plain = replace(tagged, critical_step=0, stop_step=0)
     labels = [pictures.label(one) for one in (plain, tagged, None)]
     row = pictures.side_by_side(
@@ -182,7 +188,7 @@ def _job(
             )
     if int(job.parameters["Seed"]) > options.LARGEST_SEED:
         raise typer.BadParameter(
-            f"Seed is {job.parameters['Seed']}; allowed: {_ALLOWED['Seed'][1]}",
+            f"Seed is {job.parameters['Seed']!r}; allowed: {_ALLOWED['Seed'][1]}",
             param_hint="--from",
         )
     return job

@@ -147,6 +147,10 @@ def _load_embedding(pipe: Any, path: Path) -> None:
         raise ModelError(f"the embedding {path} cannot be used: {error}") from error
 
 
+_ENCODERS = {"clip_l": "", "clip_g": "_2"}
+"""Stable Diffusion XL's, by what embeddings call them: the ending of diffusers' names."""
+
+
 def _embedding(path: Path) -> dict[str, torch.Tensor]:
     """The vectors in a file, each by the ending of the names of its encoder and tokenizer.
 
@@ -165,8 +169,8 @@ def _embedding(path: Path) -> dict[str, torch.Tensor]:
     tensors = isinstance(found, Mapping) and all(
         isinstance(value, torch.Tensor) and 0 < value.ndim < 3 for value in found.values()
     )
-    if tensors and set(found) == {"clip_l", "clip_g"}:
-        return {"": found["clip_l"], "_2": found["clip_g"]}
+    if tensors and found and set(found) <= _ENCODERS.keys():
+        return {_ENCODERS[name]: vectors for name, vectors in found.items()}
     if tensors and len(found) == 1:
         return {"": next(iter(found.values()))}
     shown = type(found).__name__
