@@ -69,20 +69,29 @@ def start_batch(p: Any, number: int) -> None:
         p.extra_generation_params.pop(ERROR_KEY, None)
         job.tag_error = False
     job.pictures = []
+    told: list[str] = []
     batch = slice(number * p.batch_size, (number + 1) * p.batch_size)
-    prompts = p.all_prompts[batch]
-    hires_prompts = (getattr(p, "all_hr_prompts", None) or p.all_prompts)[batch]
-    for prompt, hires_prompt in zip(prompts, hires_prompts):
+    texts = (
+        p.all_prompts,
+        p.all_negative_prompts,
+        getattr(p, "all_hr_prompts", None) or p.all_prompts,
+        getattr(p, "all_hr_negative_prompts", None) or p.all_negative_prompts,
+    )
+    for prompt, negative, hires_prompt, hires_negative in zip(*(some[batch] for some in texts)):
         # The host leaves an inherited hires prompt out of the infotext: the same text is no own.
         hires_tags = None if hires_prompt == prompt else _tags(hires_prompt)
         try:
             job.pictures.append(Picture.of(job.settings, _tags(prompt), hires_tags))
         except SettingsError as error:
             job.pictures.append(Picture.of(job.settings, ()))
-            if ERROR_KEY not in p.extra_generation_params:
-                job.tag_error = True
-                p.extra_generation_params[ERROR_KEY] = str(error)
-            p.comment(f"Lazy Negative ignores a tag: {error}")
+            told.append(str(error))
+        told += tag.misuses(prompt, negative)
+        told += tag.misuses(hires_prompt, hires_negative)
+    for message in dict.fromkeys(told):
+        if ERROR_KEY not in p.extra_generation_params:
+            job.tag_error = True
+            p.extra_generation_params[ERROR_KEY] = message
+        p.comment(f"Lazy Negative ignores a tag: {message}")
 
 
 def _values(args: Sequence[object], overrides: Mapping[str, object]) -> dict[str, object]:

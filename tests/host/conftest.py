@@ -71,12 +71,15 @@ DEFAULTS: dict[str, Any] = {
 """The request that the tests change."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Answer:
     """What the API returned for one request."""
 
     info: dict[str, Any]
     pngs: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.pngs)} pictures: {self.infotext!r}>"
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -227,7 +230,7 @@ def data(host: Host) -> Iterator[Path]:
         extensions.mkdir(exist_ok=True)
         (extensions / "lazy-negative").symlink_to(ROOT)
         (extensions / "test-support").symlink_to(HERE / "support")
-        styles = 'name,prompt,negative_prompt\nclean,,"lowres, blurry"\n'
+        styles = 'name,prompt,negative_prompt\nclean,,"lowres, blurry"\ntagged,,<lazyneg:2>\n'
         (data / "styles.csv").write_text(styles, encoding="utf-8")
         yield data
 
@@ -285,6 +288,14 @@ def start(host: Host, data: Path) -> Iterator[WebUI]:
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(60)
+
+
+@pytest.fixture
+def decoded(webui: WebUI) -> Iterator[None]:
+    """Pictures decoded by the checkpoint's own autoencoder: in their full size, and more alive."""
+    webui.options(sd_vae_decode_method="Full")
+    yield
+    webui.options(sd_vae_decode_method=webui.kind.preview)
 
 
 @pytest.fixture(scope="session")

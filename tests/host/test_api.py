@@ -181,6 +181,7 @@ def test_numbers_that_are_none(webui: WebUI, number: str) -> None:
         [False, 3],
     ],
 )
+@pytest.mark.usefixtures("decoded")  # some hosts do not note how else pictures are decoded
 def test_an_infotext_sent_back_makes_the_same_picture(webui: WebUI, lazy: list[Any]) -> None:
     first = webui(lazy, **HIRES)
     again = webui.again(first.infotext)

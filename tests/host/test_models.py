@@ -14,12 +14,7 @@ from .conftest import WebUI, same
 STEPS = 8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def decoded(webui: WebUI) -> Iterator[None]:
-    """Here pictures are decoded by the checkpoints' own autoencoders."""
-    webui.options(sd_vae_decode_method="Full")
-    yield
-    webui.options(sd_vae_decode_method=webui.kind.preview)
+pytestmark = pytest.mark.usefixtures("decoded")
 
 
 @pytest.fixture(scope="module")

@@ -215,6 +215,7 @@ def test_the_hires_checkpoint_of_an_earlier_request_is_forgotten(webui: WebUI) -
         assert not same(lazy, webui(**request))
 
 
+@pytest.mark.usefixtures("decoded")
 def test_inpainting(webui: WebUI, init_images: list[str]) -> None:
     mask = Image.new("L", (64, 64))
     ImageDraw.Draw(mask).rectangle((16, 16, 48, 48), fill=255)

@@ -37,6 +37,7 @@ SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
 
 ATTRIBUTES: Names = {
     "p": (
+        "all_negative_prompts",
         "all_prompts",
         "batch_size",
         "cached_uc",
@@ -51,6 +52,7 @@ ATTRIBUTES: Names = {
         "width",
     ),
     "hires": (
+        "all_hr_negative_prompts",
         "all_hr_prompts",
         "hr_extra_network_data",
         "hr_sampler_name",
