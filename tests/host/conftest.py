@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -250,9 +250,8 @@ def webui(host: Host, data: Path, request: pytest.FixtureRequest) -> Iterator[We
 
 
 def tracebacks(log: str) -> list[str]:
-    """The tracebacks in a host's log, each with the lines around it."""
-    blocks = log.split("Traceback (most recent call last)")
-    return [before[-500:] + after[:8000] for before, after in itertools.pairwise(blocks)]
+    """The tracebacks in a host's log, each with the line that names the error."""
+    return re.findall(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+.*", log)
 
 
 def start(host: Host, data: Path) -> Iterator[WebUI]:

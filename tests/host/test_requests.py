@@ -272,8 +272,8 @@ def test_nothing_is_encoded_in_vain(webui: WebUI, lazy: list[Any], extra: int) -
 
 
 def test_the_empty_prompt_is_cached_as_the_host_caches_its_own(webui: WebUI) -> None:
-    webui([True, 5], width=72)
-    again = webui([True, 5], width=72, seed=2, support={"log": True})
+    webui([True, 5], width=128)
+    again = webui([True, 5], width=128, seed=2, support={"log": True})
     assert again.params["Encoded"]["texts"] == []
-    again = webui([True, 5], width=80, seed=2, support={"log": True})
+    again = webui([True, 5], width=192, seed=2, support={"log": True})
     assert sorted(again.params["Encoded"]["texts"]) == ["", "girl eating pizza", "glasses, hat"]
