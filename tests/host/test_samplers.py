@@ -117,7 +117,9 @@ def test_txt2img(webui: WebUI, each: Any) -> None:
         for step in (1, 2, STEPS - 1):
             lazy = webui([True, step], **request)
             assert same(lazy, webui(support=sampler.reference(step), **request)), step
-            assert all(not same(lazy, other) for other in (*shown, without)), step
+            # One that chooses its own steps may make none between two of the schedule.
+            different = (plain,) if sampler.by == "sigma" else (*shown, without)
+            assert all(not same(lazy, other) for other in different), step
             shown.append(lazy)
 
     each(check)
