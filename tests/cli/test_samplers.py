@@ -48,7 +48,7 @@ def uniform(step: int, steps: int) -> float:
 
 
 def exponential(step: int, steps: int) -> float:
-    return HIGH * (LOW / HIGH) ** fraction(step, steps)
+    return HIGH * math.pow(LOW / HIGH, fraction(step, steps))
 
 
 AYS = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
