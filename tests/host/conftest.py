@@ -25,6 +25,9 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
+from lazyneg import demo
+from lazyneg.demo import checkpoint
+
 from . import forge_checkpoints, networks
 from .hosts import Host, Kind, installed
 
@@ -287,6 +290,18 @@ def start(host: Host, data: Path) -> Iterator[WebUI]:
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def embedded(webui: WebUI, data: Path) -> Iterator[WebUI]:
+    """The host with the embedded model."""
+    if webui.kind.forge:
+        pytest.skip(f"{webui.kind.name} knows no model of these shapes")
+    checkpoint.copy_to(data / "models" / "Stable-diffusion")
+    webui.post("refresh-checkpoints", {})
+    webui.options(sd_model_checkpoint=demo.CHECKPOINT.name)
+    yield webui
+    webui.options(sd_model_checkpoint="sd1.safetensors", samples_format="png")
 
 
 @pytest.fixture

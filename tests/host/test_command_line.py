@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from PIL import Image
 from lazyneg import demo
 from lazyneg.core.settings import Settings
 from lazyneg.core.tag import cut
-from lazyneg.demo import checkpoint
 from lazyneg.painting import pictures
 from lazyneg.painting.infotext import Infotext, parse
 from lazyneg.painting.painter import Painter
@@ -29,27 +27,17 @@ REQUEST = {"Steps": str(STEPS), "CFG scale": "5", "Seed": "3", "Size": "64x64"}
 
 
 @pytest.fixture(scope="module")
-def host(webui: WebUI, webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
-    """With the embedded model, which the command line paints with too."""
-    checkpoint.copy_to(webui_files[2] / "models" / "Stable-diffusion")
-    webui.post("refresh-checkpoints", {})
-    webui.options(sd_model_checkpoint=demo.CHECKPOINT.name)
-    yield webui
-    webui.options(sd_model_checkpoint="sd1.safetensors", samples_format="png")
-
-
-@pytest.fixture(scope="module")
 def painter() -> Painter:
     return Painter(demo.CHECKPOINT, demo.CONFIG, [], "cpu", None)
 
 
-def sent_back(host: WebUI, picture: Image.Image, text: Infotext) -> Answer:
+def sent_back(embedded: WebUI, picture: Image.Image, text: Infotext) -> Answer:
     """The picture that the host makes of a PNG as the command line writes it."""
     file = io.BytesIO()
     pictures.save(picture, file, str(text))
     image = base64.b64encode(file.getvalue()).decode()
-    read = host.post("png-info", {"image": image})
-    return answered(host.post("txt2img", {"infotext": read["info"]}))
+    read = embedded.post("png-info", {"image": image})
+    return answered(embedded.post("txt2img", {"infotext": read["info"]}))
 
 
 def difference(answer: Answer, picture: Image.Image) -> Any:
@@ -68,14 +56,14 @@ OTHERWISE = {name for name in SAMPLERS if "SDE" in name} | {"LCM", "DDIM", "PLMS
 
 @pytest.mark.parametrize(("name", "schedule"), TOGETHER)
 def test_the_host_makes_what_is_written(
-    host: WebUI, painter: Painter, name: str, schedule: str
+    embedded: WebUI, painter: Painter, name: str, schedule: str
 ) -> None:
     job = Infotext(
         "girl eating pizza", "glasses", {**REQUEST, "Sampler": name, "Schedule type": schedule}
     )
     settings = Settings.parse({"enabled": True, "critical_step": 2, "stop_step": 6})
     picture, text = painter.paint(job, settings, "")
-    answer = sent_back(host, picture, text)
+    answer = sent_back(embedded, picture, text)
     read = parse(answer.infotext)
     assert read.parameters["Sampler"] == name
     # Of these the host's own name for the default is "Automatic".
@@ -92,9 +80,9 @@ def test_the_host_makes_what_is_written(
 
 
 @pytest.mark.parametrize("tag", ["<lazyneg:3>", "<lazyneg:25%:75%>"])
-def test_a_tag_means_the_same(host: WebUI, painter: Painter, tag: str) -> None:
+def test_a_tag_means_the_same(embedded: WebUI, painter: Painter, tag: str) -> None:
     job = Infotext(f"girl eating pizza {tag}", "glasses", {**REQUEST, "Sampler": "Euler"})
-    answer = answered(host.post("txt2img", {"infotext": str(job)}))
+    answer = answered(embedded.post("txt2img", {"infotext": str(job)}))
     prompt, [values] = cut(job.prompt)
     begin, *end = (int(value.rstrip("%")) for value in values)
     settings = Settings.parse(
@@ -111,9 +99,11 @@ def test_a_tag_means_the_same(host: WebUI, painter: Painter, tag: str) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("prompt", ["girl", "女の子, (pizza: 1.2)\nSteps: of a stair 😀"])
-def test_what_the_host_writes_is_read(host: WebUI, tmp_path: Path, kind: str, prompt: str) -> None:
-    host.options(samples_format=kind)
-    answer = host([True, 3], prompt=prompt, negative_prompt="眼鏡", steps=1)
+def test_what_the_host_writes_is_read(
+    embedded: WebUI, tmp_path: Path, kind: str, prompt: str
+) -> None:
+    embedded.options(samples_format=kind)
+    answer = embedded([True, 3], prompt=prompt, negative_prompt="眼鏡", steps=1)
     path = tmp_path / "picture"
     path.write_bytes(answer.pngs[0])
     assert Image.open(path).format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[kind]
@@ -139,11 +129,11 @@ LAST = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x32"
         "hair: red, eyes: blue, dress: green",
     ],
 )
-def test_infotexts_are_read_alike(host: WebUI, text: str) -> None:
+def test_infotexts_are_read_alike(embedded: WebUI, text: str) -> None:
     file = io.BytesIO()
     pictures.save(Image.new("RGB", (8, 8)), file, text)
     image = base64.b64encode(file.getvalue()).decode()
-    theirs = host.post("png-info", {"image": image})["parameters"]
+    theirs = embedded.post("png-info", {"image": image})["parameters"]
     ours = parse(text)
     assert ours.prompt == theirs["Prompt"]
     assert ours.negative == theirs["Negative prompt"]
