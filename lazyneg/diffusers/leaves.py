@@ -44,6 +44,11 @@ def replaced(value: Any, news: Mapping[Path, Any]) -> Any:
     return type(value)(items)
 
 
+def plain(leaf: Any) -> bool:
+    """Whether a leaf is of a kind that cannot be changed and has all its meaning in its value."""
+    return isinstance(leaf, _PLAIN)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two leaves are equal. Objects that cannot tell, such as a cache, are if alike."""
     if one is other:
@@ -57,4 +62,4 @@ def same(one: Any, other: Any) -> bool:
             and one.device == other.device
             and torch.equal(one, other)
         )
-    return bool(one == other) if isinstance(one, _PLAIN) else True
+    return bool(one == other) if plain(one) else True
