@@ -9,6 +9,7 @@ to act, the denoiser gets the blank form instead. The denoiser is called by the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -277,6 +278,9 @@ class _Run:
         elif self.early and (id(module) in self.denoisers or self.step < self.window.steps):
             args, kwargs = self._blanked(call, module, args, kwargs)
         return module(*args, **kwargs)
+
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return context(*args, **kwargs)
 
     def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         output = module(*args, **kwargs)

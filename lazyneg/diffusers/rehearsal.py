@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -138,6 +139,10 @@ class _Rehearsing:
         self.setup.append(Made(module, output))
         return output
 
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # The model is not called, and leaving its context would end that of the true run.
+        return contextlib.nullcontext()
+
 
 class Beginning:
     """How things are when a call begins, for rehearsals at any time during the call."""
@@ -222,7 +227,7 @@ class Rehearsal:
         stand_in = self.beginning.aside(observer)
         args, kwargs = call_arguments(fresh(self.arguments))
         found: DenoiserCall | None = None
-        with untouched(self.beginning.pipe):
+        with _untouched(self.beginning.pipe, self.setup):
             self.beginning.randomness.restore()
             try:
                 self.call(stand_in, *args, **kwargs)
@@ -249,24 +254,29 @@ _TABLES = [
 
 
 @contextlib.contextmanager
-def untouched(pipe: Any) -> Iterator[None]:
-    """Puts back the randomness, and what is set or hung on models, when a call is stopped midway.
+def _untouched(pipe: Any, setup: list[Made]) -> Iterator[None]:
+    """Puts back the randomness, and what is set or hung on models for calls that are not made.
 
-    Only what changed is written: other threads may be using the models. Weights stay where they
-    are, as offloading moves them.
+    Models that are called may change what they like, as in any call, and other threads may be
+    calling them. For the same reason only what changed is written. Weights stay where they are, as
+    offloading moves them.
     """
-    before = [
-        (part, attributes, {name: dict(attributes[name]) for name in _TABLES})
+    before = {
+        id(module): [
+            (part, attributes, {name: dict(attributes[name]) for name in _TABLES})
+            for part in module.modules()
+            for attributes in [dict(vars(part))]
+        ]
         for module in modules(pipe)
-        for part in module.modules()
-        for attributes in [dict(vars(part))]
-    ]
+    }
     randomness = Randomness()
     try:
         yield
     finally:
         randomness.restore()
-        for part, attributes, tables in before:
+        for made in setup:
+            before.pop(id(made.module), None)
+        for part, attributes, tables in itertools.chain.from_iterable(before.values()):
             _put_back(vars(part), attributes)
             for name, table in tables.items():
                 _put_back(attributes[name], table)

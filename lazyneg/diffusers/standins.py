@@ -38,6 +38,9 @@ class Observer(Protocol):
     def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A model is called; returns what the pipeline gets from it."""
 
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A context of a model's caches is entered for the calls to come; returns it."""
+
 
 class Loop:
     """A loop over timesteps: which one it is at, and how many there are."""
@@ -131,6 +134,11 @@ def original(value: Any) -> Any:
 
 class _ModuleStandIn(_StandIn):
     __slots__ = ()
+    own = frozenset(["cache_context"])
+
+    @property
+    def cache_context(self) -> Any:
+        return functools.partial(_observer_of(self).in_context, _part_of(self).cache_context)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _observer_of(self).called(_part_of(self), args, kwargs)
