@@ -28,7 +28,7 @@ from lazyneg.diffusers.blank import (
     negative_names,
 )
 from lazyneg.diffusers.errors import DelayError
-from lazyneg.diffusers.leaves import Path, leaves, replaced, same
+from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
 from lazyneg.diffusers.rehearsal import (
     Beginning,
     DenoiserCall,
@@ -393,13 +393,18 @@ class _Run:
         self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
         """The arguments of a call with a blank negative prompt."""
+        # The call in the same place of the first step tells calls with equal texts apart.
+        known = self.known.get(call)
+        if known is not None and known.given.keys() == self.paths:
+            # Nearly always it gets the very same tensors.
+            given = (args, kwargs)
+            if all(at(given, path) is leaf for path, leaf in known.given.items()):
+                return replaced(given, known.blank)  # type: ignore[no-any-return]
         got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
         if not got:
             if id(module) not in self.denoisers:
                 raise self._calls_differ_from_the_first_step(module)
             return args, kwargs
-        # The call in the same place of the first step tells calls with equal texts apart.
-        known = self.known.get(call)
         blank = (known and known.blank_of(got)) or self._blank_anywhere(got)
         if blank is None:
             raise DelayError(

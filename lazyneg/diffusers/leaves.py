@@ -26,6 +26,16 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
+def at(value: Any, path: Path) -> Any:
+    """The leaf at a path, ``None`` where there is none."""
+    for key in path:
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
 def replaced(value: Any, news: Mapping[Path, Any]) -> Any:
     """``value`` with the leaves at the paths of ``news`` exchanged; ``value`` itself is kept."""
     if () in news:

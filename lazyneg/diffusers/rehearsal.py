@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
+import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -261,14 +261,7 @@ def _untouched(pipe: Any, setup: list[Made]) -> Iterator[None]:
     calling them. For the same reason only what changed is written. Weights stay where they are, as
     offloading moves them.
     """
-    before = {
-        id(module): [
-            (part, attributes, {name: dict(attributes[name]) for name in _TABLES})
-            for part in module.modules()
-            for attributes in [dict(vars(part))]
-        ]
-        for module in modules(pipe)
-    }
+    before = {id(module): _Attributes(module) for module in modules(pipe)}
     randomness = Randomness()
     try:
         yield
@@ -276,13 +269,36 @@ def _untouched(pipe: Any, setup: list[Made]) -> Iterator[None]:
         randomness.restore()
         for made in setup:
             before.pop(id(made.module), None)
-        for part, attributes, tables in itertools.chain.from_iterable(before.values()):
-            _put_back(vars(part), attributes)
-            for name, table in tables.items():
-                _put_back(attributes[name], table)
+        for attributes in before.values():
+            attributes.put_back()
+
+
+class _Attributes:
+    """Attributes, hooks and submodules of a module and of all below it."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.filled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self.empty: list[dict[Any, Any]] = []
+        for part in module.modules():
+            attributes = vars(part)
+            self.filled.append((attributes, attributes.copy()))
+            for name in _TABLES:
+                table = attributes[name]
+                if table:
+                    self.filled.append((table, table.copy()))
+                else:
+                    self.empty.append(table)
+
+    def put_back(self) -> None:
+        for now, before in self.filled:
+            _put_back(now, before)
+        for table in filter(None, self.empty):
+            table.clear()
 
 
 def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
+    if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
+        return
     for name in now.keys() - before.keys():
         del now[name]
     for name, value in before.items():

@@ -250,20 +250,20 @@ class _Part:
         self.name = name
 
     def __get__(self, pipe: Any, owner: Any) -> Any:
-        if self.name not in vars(pipe):
+        attributes, parts = pipe.__dict__, pipe._lazyneg_parts
+        if self.name not in attributes:
             raise AttributeError(f"{type(pipe).__name__} has no {self.name} any more")
-        part = vars(pipe)[self.name]
-        parts = pipe._lazyneg_parts
-        if id(part) in parts:
-            return parts[id(part)]
-        if isinstance(part, torch.nn.Module):
-            kind: type[_StandIn] = _ModuleStandIn
-        elif is_scheduler(part):
-            kind = _SchedulerStandIn
-        else:
-            return part
-        parts[id(part)] = _stand_in(kind, part, pipe._lazyneg_observer)
-        return parts[id(part)]
+        part = attributes[self.name]
+        made = parts.get(id(part))
+        if made is None:
+            if isinstance(part, torch.nn.Module):
+                kind: type[_StandIn] = _ModuleStandIn
+            elif is_scheduler(part):
+                kind = _SchedulerStandIn
+            else:
+                return part
+            made = parts[id(part)] = _stand_in(kind, part, pipe._lazyneg_observer)
+        return made
 
     def __set__(self, pipe: Any, value: Any) -> None:
         vars(pipe)[self.name] = original(value)
