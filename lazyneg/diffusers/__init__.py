@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lazyneg.core.settings import Settings
-from lazyneg.diffusers.blank import negative_names
+import torch
+
+from lazyneg.core.settings import Settings, SettingsError
+from lazyneg.diffusers.blank import Early, Parameters, early_name, negative_names
 from lazyneg.diffusers.delay import delayed_call
+from lazyneg.diffusers.leaves import leaves
+from lazyneg.diffusers.standins import plain_class
 
 Pipeline = TypeVar("Pipeline")
 
@@ -21,12 +24,18 @@ _STATE = "_lazyneg"
 @dataclass(frozen=True)
 class _State:
     settings: Settings
-    early_prompt: str | None
+    early: Early
 
 
 def _state(
-    critical_step: int, unit: str, stop_step: int | None, early_prompt: str | None
+    pipe: Any,
+    critical_step: int,
+    unit: str,
+    stop_step: int | None,
+    early_prompt: str | None,
+    early_embeds: dict[str, Any],
 ) -> _State:
+    _check_pipeline(pipe)
     values = {
         "enabled": True,
         "critical_step": critical_step,
@@ -35,7 +44,23 @@ def _state(
         "early_prompt": early_prompt,
     }
     settings = Settings.parse(values)
-    return _State(settings, None if early_prompt is None else settings.early_prompt)
+    given = {name: value for name, value in early_embeds.items() if value is not None}
+    if given and early_prompt != "":
+        raise SettingsError(
+            f"early_prompt is {early_prompt!r} beside {', '.join(given)}; allowed: one or the other"
+        )
+    allowed = _early_names(pipe)
+    for name, value in given.items():
+        if name not in allowed:
+            raise TypeError(
+                f"{plain_class(pipe).__name__} takes no {name}; allowed: "
+                + (", ".join(allowed) or "early_prompt")
+            )
+        kinds = {type(leaf).__name__ for _, leaf in leaves(value)}
+        if not all(isinstance(leaf, torch.Tensor) for _, leaf in leaves(value)):
+            raise TypeError(f"{name} has {', '.join(kinds)}; allowed: a tensor, or a list of them")
+    encoded = {allowed[name]: value for name, value in given.items()}
+    return _State(settings, Early(None if early_prompt is None else settings.early_prompt, encoded))
 
 
 @functools.cache
@@ -45,18 +70,14 @@ def _lazy_class(plain: Any) -> Any:
     @functools.wraps(plain.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         state = vars(self)[_STATE]
-        return delayed_call(self, plain.__call__, state.settings, state.early_prompt, args, kwargs)
+        return delayed_call(self, plain, state.settings, state.early, args, kwargs)
 
     names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(plain.__name__, (plain,), {**names, "__call__": __call__, "_lazyneg_plain": plain})
 
 
-def _plain_class(pipe: Any) -> Any:
-    return getattr(type(pipe), "_lazyneg_plain", type(pipe))
-
-
 def _check_pipeline(pipe: Any) -> None:
-    plain = _plain_class(pipe)
+    plain = plain_class(pipe)
     if not hasattr(pipe, "components") or not callable(pipe):
         raise TypeError(f"got {plain.__name__}; allowed: a pipeline of diffusers")
     parts = [name for name in vars(pipe) if name.endswith("_pipe")]
@@ -65,10 +86,14 @@ def _check_pipeline(pipe: Any) -> None:
             f"{plain.__name__} is made of several pipelines; allowed: one of them, such as "
             + ", ".join(f"pipe.{name}" for name in parts)
         )
-    blocks = getattr(pipe, "blocks", None)
-    names = blocks.input_names if blocks else inspect.signature(plain.__call__).parameters
-    if not any(negative_names(names)):
+    if not any(negative_names(Parameters.of(pipe, plain).defaults)):
         raise TypeError(f"{plain.__name__} takes no negative prompt: there is nothing to delay")
+
+
+def _early_names(pipe: Any) -> dict[str, str]:
+    """The early embeddings that can be given, and the pipeline's names for the negative ones."""
+    _, encoded = negative_names(Parameters.of(pipe, plain_class(pipe)).defaults)
+    return {early_name(name): name for name in encoded}
 
 
 def apply(
@@ -77,6 +102,7 @@ def apply(
     unit: str = "steps",
     stop_step: int | None = None,
     early_prompt: str | None = "",
+    **early_embeds: Any,
 ) -> Pipeline:
     r"""Makes every call of a pipeline use its negative prompt only from the critical step on.
 
@@ -99,18 +125,23 @@ def apply(
         early_prompt (`str`, *optional*, defaults to `""`):
             The negative prompt of the other steps. `None` passes none at all, which some
             pipelines tell from an empty one: Stable Diffusion XL uses zeros for it.
+        early_embeds (`torch.Tensor`, *optional*):
+            In place of `early_prompt`, what the pipeline is to get of it in encoded form, under
+            its own names with `early_` for `negative_`: `early_prompt_embeds` for
+            `negative_prompt_embeds`, `early_pooled_prompt_embeds`, `early_prompt_attention_mask`
+            and the like, shaped like those. The text encoder is not needed then.
 
     Returns:
         The same pipeline.
 
     Raises:
         [`~lazyneg.core.settings.SettingsError`]: If a value is not allowed.
-        `TypeError`: If `pipe` is not a pipeline that takes a negative prompt.
+        `TypeError`: If `pipe` is not a pipeline that takes a negative prompt, or takes none in the
+            form of these early embeddings.
     """
-    state = _state(critical_step, unit, stop_step, early_prompt)
-    _check_pipeline(pipe)
+    state = _state(pipe, critical_step, unit, stop_step, early_prompt, early_embeds)
     vars(pipe)[_STATE] = state
-    pipe.__class__ = _lazy_class(_plain_class(pipe))
+    pipe.__class__ = _lazy_class(plain_class(pipe))
     return pipe
 
 
@@ -124,7 +155,7 @@ def remove(pipe: Pipeline) -> Pipeline:
     Returns:
         The same pipeline.
     """
-    pipe.__class__ = _plain_class(pipe)
+    pipe.__class__ = plain_class(pipe)
     vars(pipe).pop(_STATE, None)
     return pipe
 
@@ -136,6 +167,7 @@ def lazy_negative(
     unit: str = "steps",
     stop_step: int | None = None,
     early_prompt: str | None = "",
+    **early_embeds: Any,
 ) -> Iterator[Pipeline]:
     r"""Context manager that applies to a pipeline and restores what was applied before.
 
@@ -150,16 +182,18 @@ def lazy_negative(
             As in [`apply`].
         early_prompt (`str`, *optional*, defaults to `""`):
             As in [`apply`].
+        early_embeds (`torch.Tensor`, *optional*):
+            As in [`apply`].
     """
     before = vars(pipe).get(_STATE)
-    apply(pipe, critical_step, unit, stop_step, early_prompt)
+    apply(pipe, critical_step, unit, stop_step, early_prompt, **early_embeds)
     try:
         yield pipe
     finally:
         remove(pipe)
         if before is not None:
             vars(pipe)[_STATE] = before
-            pipe.__class__ = _lazy_class(_plain_class(pipe))
+            pipe.__class__ = _lazy_class(plain_class(pipe))
 
 
 def forward_lazy_negative(
@@ -201,7 +235,7 @@ def forward_lazy_negative(
         early_prompt (`str`, *optional*, defaults to `""`):
             As in [`apply`].
         kwargs:
-            The pipeline's own named arguments.
+            The pipeline's own named arguments, and early embeddings as in [`apply`].
 
     Returns:
         What the pipeline returns.
@@ -211,7 +245,7 @@ def forward_lazy_negative(
         [`~lazyneg.diffusers.errors.DelayError`]: If the call cannot be delayed exactly.
         `TypeError`: If this is not a pipeline that takes a negative prompt.
     """
-    state = _state(critical_step, unit, stop_step, early_prompt)
     _check_pipeline(self)
-    call = _plain_class(self).__call__
-    return delayed_call(self, call, state.settings, state.early_prompt, args, kwargs)
+    early = {name: kwargs.pop(name) for name in _early_names(self) if name in kwargs}
+    state = _state(self, critical_step, unit, stop_step, early_prompt, early)
+    return delayed_call(self, plain_class(self), state.settings, state.early, args, kwargs)

@@ -1,12 +1,14 @@
-"""The user's arguments with the negative prompt taken out."""
+"""The user's arguments, and the same with the negative prompt taken out."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from lazyneg.core.settings import SettingsError
 
 _TEXT = re.compile(r"neg(ative)?_prompt(_\d+)?")
 # Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images.
@@ -20,77 +22,149 @@ def negative_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
     return text, [name for name in names if _ENCODED.fullmatch(name) and name not in text]
 
 
-def bound(call: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Arguments of a call by name, with defaults.
+def early_name(name: str) -> str:
+    """What an encoded form of the negative prompt is called for the early steps."""
+    return name.replace("negative_", "early_", 1)
 
-    Raises:
-        TypeError: As the call itself would.
+
+@dataclass
+class Early:
+    """What takes the negative prompt's place in the steps where it does not act.
+
+    Attributes:
+        prompt: A text; ``None`` passes none at all.
+        encoded: Embeddings and what belongs to them in place of a text, by the names that the
+            pipeline gives to those of the negative prompt.
     """
-    signature = inspect.signature(call)
-    filled = signature.bind(*args, **kwargs)
-    filled.apply_defaults()
-    arguments = dict(filled.arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(name))
-        elif parameter.kind is parameter.VAR_POSITIONAL:
-            raise TypeError(f"{call!r} takes any positional arguments; lazyneg needs named ones")
-    return arguments
+
+    prompt: str | None
+    encoded: dict[str, Any]
 
 
-def has_negative(arguments: dict[str, Any]) -> bool:
-    """Whether a negative prompt that is not empty is among the arguments."""
-    _, encoded = negative_names(arguments)
-    return has_negative_text(arguments) or any(arguments[name] is not None for name in encoded)
+@dataclass
+class Parameters:
+    """What a pipeline's call takes.
 
-
-def has_negative_text(arguments: dict[str, Any]) -> bool:
-    """Whether one of them is a text."""
-    text, _ = negative_names(arguments)
-    return any(_says_something(arguments[name]) for name in text)
-
-
-def blanked(arguments: dict[str, Any], early_prompt: str | None) -> dict[str, Any]:
-    """``arguments`` with ``early_prompt`` for negative prompt.
-
-    Args:
-        arguments: Arguments of the pipeline's call by name; not changed, nor are lists and
-            dicts in them that the call might change.
-        early_prompt: The text in place of each negative text. ``None`` passes no negative prompt
-            at all.
-
-    Raises:
-        ValueError: If the pipeline takes its negative prompt in encoded form only and
-            ``early_prompt`` is not empty.
+    Attributes:
+        positional: Names of the positional arguments, in order, without ``self``.
+        defaults: Names of all arguments with their defaults, ``None`` where there is none.
     """
-    text, encoded = negative_names(arguments)
-    blank = {
-        name: copy.copy(value) if isinstance(value, (list, dict)) else value
-        for name, value in arguments.items()
-    }
-    blank.update(dict.fromkeys(encoded))
-    given = [name for name in text if arguments[name] is not None]
-    if early_prompt is None:
-        blank.update(dict.fromkeys(given))
-    elif given:
-        for name in given:
-            blank[name] = _filled(arguments[name], early_prompt)
-    elif text:
-        blank[text[0]] = _filled(_positive(arguments), early_prompt)
-    elif early_prompt:
-        raise ValueError(
-            f"early_prompt is {early_prompt!r}, but this pipeline takes its negative prompt only "
-            f"as {', '.join(encoded)}; allowed: an empty early prompt"
+
+    positional: list[str]
+    defaults: dict[str, Any]
+
+    @classmethod
+    def of(cls, pipe: Any, plain: type) -> Parameters:
+        """Those of a pipeline of class ``plain``.
+
+        A call that takes any arguments is taken to hand them to the class that it derives from.
+        """
+        positional: list[str] = []
+        defaults: dict[str, Any] = {}
+        for kind in plain.__mro__:
+            if "__call__" not in vars(kind):
+                continue
+            parameters = [*inspect.signature(vars(kind)["__call__"]).parameters.values()][1:]
+            passes_on = False
+            for parameter in parameters:
+                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    passes_on = True
+                    continue
+                if parameter.kind is not parameter.KEYWORD_ONLY:
+                    positional.append(parameter.name)
+                default = None if parameter.default is parameter.empty else parameter.default
+                defaults.setdefault(parameter.name, default)
+            if not passes_on:
+                break
+        if blocks := getattr(pipe, "blocks", None):
+            defaults.update(dict.fromkeys(blocks.input_names))
+        return cls(positional, defaults)
+
+
+@dataclass
+class Arguments:
+    """The arguments of one call.
+
+    Attributes:
+        parameters: What the call takes.
+        args: Positional arguments, as they were given.
+        kwargs: Named arguments, as they were given.
+    """
+
+    parameters: Parameters
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of them by name, with defaults."""
+        values = {
+            **self.parameters.defaults,
+            **dict(zip(self.parameters.positional, self.args)),
+            **self.kwargs,
+        }
+        if (state := values.get("state")) is not None:
+            # A modular pipeline goes on from where another ended.
+            text, encoded = negative_names(state.values)
+            values.update(
+                {name: state.values[name] for name in (*text, *encoded) if values.get(name) is None}
+            )
+        return values
+
+    def with_values(self, news: Mapping[str, Any]) -> Arguments:
+        """These with others in place of some, in the form in which they were given."""
+        positional = self.parameters.positional[: len(self.args)]
+        args = (
+            *(news.get(name, value) for name, value in zip(positional, self.args)),
+            *self.args[len(positional) :],
         )
-    return blank
+        named = {name: value for name, value in news.items() if name not in positional}
+        return Arguments(self.parameters, args, {**self.kwargs, **named})
 
 
-def _positive(arguments: dict[str, Any]) -> Any:
+def has_negative(arguments: Arguments) -> bool:
+    """Whether a negative prompt that is not empty is among the arguments."""
+    values = arguments.by_name
+    text, encoded = negative_names(values)
+    return any(_says_something(values[name]) for name in text) or any(
+        values[name] is not None for name in encoded
+    )
+
+
+def blanked(arguments: Arguments, early: Early) -> Arguments:
+    """``arguments`` with ``early`` in place of the negative prompt.
+
+    Raises:
+        SettingsError: If the pipeline takes its negative prompt in encoded form only and the early
+            one is a text that is not empty.
+    """
+    values = arguments.by_name
+    text, encoded = negative_names(values)
+    given = [name for name in text if values[name] is not None]
+    news = dict.fromkeys(name for name in encoded if values[name] is not None)
+    if early.encoded:
+        news.update({**dict.fromkeys(given), **early.encoded})
+    elif early.prompt is None:
+        news.update(dict.fromkeys(given))
+    elif given:
+        news.update({name: _filled(values[name], early.prompt) for name in given})
+    elif text:
+        news[text[0]] = _filled(_positive(values), early.prompt)
+    elif early.prompt:
+        raise SettingsError(
+            f"early_prompt is {early.prompt!r}, but this pipeline takes its negative prompt only "
+            f"as {', '.join(encoded)}; allowed: an empty early prompt, or "
+            f"{', '.join(map(early_name, encoded))}"
+        )
+    return arguments.with_values(news)
+
+
+def _positive(values: dict[str, Any]) -> Any:
     """What tells whether prompts are given as one text or as a list of how many."""
-    prompt = arguments.get("prompt")
+    prompt = values.get("prompt")
     if prompt is not None:
         return prompt
-    embeds = arguments.get("prompt_embeds")
+    embeds = values.get("prompt_embeds")
     return "" if embeds is None else [""] * len(embeds)
 
 

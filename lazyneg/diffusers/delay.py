@@ -1,28 +1,42 @@
 """One pipeline call with the negative prompt delayed, for any pipeline.
 
-The pipeline's own code runs twice: first with the negative prompt blanked and only up to the
-first step of the scheduler, then as the user asked. What the denoiser receives differently in the
-two is the negative prompt in the form that this pipeline gives it, whatever that is; while the
-negative prompt is not to act, the denoiser gets the blank form instead.
+Beside the user's call the pipeline's own code runs with the negative prompt blanked, up to each
+denoiser call of the first step. What the denoiser receives differently in the two is the negative
+prompt in the form that this pipeline gives it, whatever that is; while the negative prompt is not
+to act, the denoiser gets the blank form instead. The denoiser is called by the user's call only.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
 from lazyneg.core.settings import Settings
-from lazyneg.diffusers.blank import blanked, bound, has_negative, negative_names
+from lazyneg.core.window import Window
+from lazyneg.diffusers.blank import (
+    Arguments,
+    Early,
+    Parameters,
+    blanked,
+    early_name,
+    has_negative,
+    negative_names,
+)
 from lazyneg.diffusers.errors import DelayError
-from lazyneg.diffusers.leaves import Path, leaves, replaced, same
-from lazyneg.diffusers.observe import observing, schedulers, watched
-from lazyneg.diffusers.rehearsal import Rehearsal, rehearse
+from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
+from lazyneg.diffusers.rehearsal import (
+    Beginning,
+    DenoiserCall,
+    Made,
+    Rehearsal,
+    call_arguments,
+)
+from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
 
 logger = logging.getLogger("lazyneg")
 
@@ -30,20 +44,15 @@ _said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def delayed_call(
-    pipe: Any,
-    call: Callable[..., Any],
-    settings: Settings,
-    early_prompt: str | None,
-    args: Any,
-    kwargs: Any,
+    pipe: Any, plain: type, settings: Settings, early: Early, args: Any, kwargs: Any
 ) -> Any:
     """Calls a pipeline with the negative prompt acting only within the settings' window.
 
     Args:
         pipe: The pipeline.
-        call: Its class's own ``__call__``.
+        plain: Its class, to which nothing was applied.
         settings: When the negative prompt acts.
-        early_prompt: Negative prompt of the other steps; ``None`` passes none at all.
+        early: What takes its place in the other steps.
         args: The user's positional arguments.
         kwargs: The user's named arguments.
 
@@ -53,31 +62,24 @@ def delayed_call(
     Raises:
         DelayError: If the call cannot be delayed exactly.
     """
+    call: Any = plain.__call__
     if not settings.delays():
         return call(pipe, *args, **kwargs)
-    arguments = bound(call, (pipe, *args), kwargs)
-    del arguments[next(iter(arguments))]
-    if (state := arguments.get("state")) is not None:
-        # A modular pipeline goes on from where another ended.
-        text, encoded = negative_names(state.values)
-        for name in (*text, *encoded):
-            arguments.setdefault(name, state.values[name])
-    if not has_negative(arguments) and not early_prompt:
+    arguments = Arguments(Parameters.of(pipe, plain), args, kwargs)
+    if not has_negative(arguments) and not early.prompt and not early.encoded:
         _say_once(pipe, logging.INFO, "no negative prompt is given: there is nothing to delay")
         return call(pipe, *args, **kwargs)
-    if _guidance_off(pipe, arguments):
-        _say_once(
-            pipe,
-            logging.WARNING,
-            "guidance is off, the negative prompt has no effect: there is nothing to delay",
-        )
-        return call(pipe, *args, **kwargs)
-    blank = blanked(arguments, early_prompt)
-    with watched(pipe):
-        rehearsal = rehearse(pipe, call, arguments, blank)
-        run = _Run(pipe, settings, rehearsal)
-        with observing(run):
-            return call(pipe, *args, **kwargs)
+    blank = blanked(arguments, early)
+    beginning = Beginning(pipe, plain)
+    rehearsals = _Rehearsals(
+        blank=Rehearsal(beginning, call, (blank.args, blank.kwargs)),
+        given=Rehearsal(beginning, call, (args, kwargs)),
+    )
+    run = _Run(pipe, settings, rehearsals, _first_call(pipe, rehearsals, arguments, early))
+    own_args, own_kwargs = call_arguments((args, kwargs))
+    result = call(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
+    run.finish()
+    return result
 
 
 def _say_once(pipe: Any, level: int, message: str) -> None:
@@ -87,29 +89,61 @@ def _say_once(pipe: Any, level: int, message: str) -> None:
         logger.log(level, message)
 
 
-def _guidance_off(pipe: Any, arguments: dict[str, Any]) -> bool:
-    """Whether the pipeline itself would say that it does not use the negative prompt."""
-    true_cfg_scale = arguments.get("true_cfg_scale")
-    if isinstance(true_cfg_scale, (int, float)) and true_cfg_scale <= 1:
-        return True
-    if not isinstance(getattr(type(pipe), "do_classifier_free_guidance", None), property):
-        return False
-    # Pipelines keep arguments as attributes of the same name with an underscore.
-    stand_in = copy.copy(pipe)
-    vars(stand_in).update({f"_{name}": value for name, value in arguments.items()})
+@dataclass
+class _Rehearsals:
+    """Of the same call with the blank negative prompt, and as it was given."""
+
+    blank: Rehearsal
+    given: Rehearsal
+
+
+def _first_call(
+    pipe: Any, rehearsals: _Rehearsals, arguments: Arguments, early: Early
+) -> DenoiserCall:
+    """The first denoiser call with a blank negative prompt."""
     try:
-        return stand_in.do_classifier_free_guidance is False
-    except Exception:
-        # It depends on something that only the call sets: then the call itself will show.
-        return False
+        first = rehearsals.blank.next([])
+    except Exception as error:
+        # Where the user's call fails too, that is the reason to be told.
+        rehearsals.given.next([])
+        values = arguments.by_name
+        _, encoded = negative_names(values)
+        if early.encoded:
+            names = ", ".join(map(early_name, early.encoded))
+            raise DelayError(f"{names} do not fit this call, which failed: {error!r}") from error
+        given = [name for name in encoded if values[name] is not None]
+        what = (
+            "the negative prompt is given as embeddings, so the pipeline had to encode an empty "
+            "prompt by itself"
+            if given
+            else f"the pipeline was called with {early.prompt!r} for negative prompt"
+        )
+        way_out = ", ".join(map(early_name, given or encoded))
+        raise DelayError(
+            f"{what}, and that failed: {error!r}"
+            + (f"; allowed: its embeddings as {way_out}" if way_out else "")
+        ) from error
+    if first is None:
+        raise DelayError(
+            f"{type(pipe).__name__} calls no PyTorch model of its own in a loop over its "
+            "scheduler's timesteps, or under a progress bar, before its first scheduler step: its "
+            "negative prompt cannot be delayed"
+        )
+    return first
 
 
 @dataclass
 class _Known:
     """What a denoiser call of the first step got of the negative prompt, where calls differ."""
 
+    module: torch.nn.Module
     given: dict[Path, Any]
     blank: dict[Path, Any]
+    shapes: dict[Path, Any] = field(init=False)
+    """Of all tensors it got."""
+
+    def __post_init__(self) -> None:
+        self.shapes = _shapes(self.given)
 
     def blank_of(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
         """The blank form of ``got`` if that is what this call was given, else ``None``."""
@@ -118,9 +152,9 @@ class _Known:
         return self._rows_of(got)
 
     def _rows_of(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
-        """As :meth:`blank_of` where ``got`` has some of the rows of the batch only.
+        """As :meth:`blank_of` where ``got`` has other rows of the batch, each of them known.
 
-        So it is when a callback ends guidance midway.
+        So it is when a callback ends guidance midway, or where views make batches.
         """
         if got.keys() - self.given.keys():
             return None
@@ -153,136 +187,225 @@ class _Known:
         return {path: self.blank[path][rows] for path in got}
 
 
+def _shapes(given: dict[Path, Any]) -> dict[Path, Any]:
+    return {path: leaf.shape for path, leaf in given.items() if isinstance(leaf, torch.Tensor)}
+
+
 class _Run:
     """Observer of the user's call."""
 
-    def __init__(self, pipe: Any, settings: Settings, rehearsal: Rehearsal) -> None:
+    def __init__(
+        self, pipe: Any, settings: Settings, rehearsals: _Rehearsals, first: DenoiserCall
+    ) -> None:
         self.pipe = pipe
         self.settings = settings
-        self.rehearsal = rehearsal
+        self.rehearsals = rehearsals
+        self.first = first
+        self.loops: list[Loop] = []
+        self.progress_bar = False
+        """Whether a progress bar was opened, and no loop over timesteps was seen since."""
         # Most pipelines have but one, and may have been given its timesteps.
-        self.scheduler = schedulers(pipe)[0]
-        self.in_loop = False
+        self.scheduler: Any = next(filter(is_scheduler, vars(pipe).values()), None)
         self.first_step = True
         self.step = 0
+        self.window = Window(0, None, 1)
+        self.early = False
+        """Whether the blank negative prompt acts in this step."""
         self.calls = 0
-        """Calls of denoisers so far in this step."""
+        """Calls of denoisers since this step began, or since its scheduler last stepped."""
         self.stepping = False
         """Whether a scheduler stepped since the last call."""
-        self.early: bool | None = None
-        """Whether the blank negative prompt acts in this step; ``None`` while not known."""
-        self.denoisers = {id(made.module) for made in rehearsal.calls}
-        self.known: list[_Known] = []
+        self.setup: set[int] = set()
+        """Ids of the modules called before the denoising loop: encoders."""
+        self.made: list[Made] = []
+        """Denoiser calls of the first step."""
+        self.untold: str | None = None
+        """Why rehearsals could not tell what a call of the first step is to get."""
+        self.denoisers: set[int] = set()
+        self.known: dict[int, _Known] = {}
+        """By their place in the first step."""
         self.paths: set[Path] = set()
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
+        self.guided_later = False
+        """Whether something changed after a first step in which nothing differs."""
+
+    def iterating(self) -> None:
+        if len(self.loops) > 1:
+            return
+        (loop,) = self.loops
+        if self.known and self.first_step:
+            if not loop.index:
+                raise DelayError(
+                    f"{type(self.pipe).__name__} calls models under a progress bar and then loops "
+                    "over timesteps: where its denoising begins cannot be told"
+                )
+            self._conclude()
+        self._begin(loop.index, loop.count)
+
+    def looping(self) -> None:
+        self.progress_bar = True
 
     def scheduled(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self.step = self.calls = 0
-        self.stepping = False
-        self.early = None
-        self.in_loop = self.in_loop or not self.rehearsal.progress_bar
+        if not self.loops:
+            self.step = self.calls = 0
+            self.stepping = False
 
-    def looping(self, owner: Any) -> None:
-        self.in_loop = True
-
-    def stepped(self, scheduler: Any) -> None:
-        self.stepping = self.in_loop
-        if self.first_step and self.in_loop:
-            self.first_step = False
+    def stepped(self) -> None:
+        self.stepping = True
+        self.calls = 0
+        if self.known and self.first_step:
             self._conclude()
 
-    def called(
-        self, module: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        if not self.in_loop or id(module) in self.rehearsal.setup:
-            return forward(*args, **kwargs)
-        if self.stepping:
+    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        if self.loops:
+            self.progress_bar = False
+        elif self.progress_bar:
             # Several schedulers may step one after the other: that is one step.
-            self.step += 1
-            self.calls = 0
-            self.stepping = False
-            self.early = None
-        steps = self._steps()
-        if self.early is None:
-            self.early = not self.settings.window(steps).active(self.step)
+            self._begin(self.step + self.stepping, self._announced())
+        else:
+            return self._set_up(module, args, kwargs)
+        self.stepping = False
         call = self.calls
         self.calls += 1
         if self.first_step:
-            return self._first(call, module, forward, args, kwargs)
-        known = id(module) in self.denoisers
+            return self._first(module, args, kwargs)
+        if id(module) in self.setup:
+            return module(*args, **kwargs)
+        if not self.paths:
+            self._check_still_unguided(call, module, args, kwargs)
         # Past the last step come checkers and the like.
-        if self.early and (known or self.step < steps):
+        elif self.early and (id(module) in self.denoisers or self.step < self.window.steps):
             args, kwargs = self._blanked(call, module, args, kwargs)
-        return forward(*args, **kwargs)
+        return module(*args, **kwargs)
 
-    def _first(
-        self,
-        call: int,
-        module: torch.nn.Module,
-        forward: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-    ) -> Any:
-        """A call of the first step: seen in the rehearsal, with a blank negative prompt."""
-        rehearsed = self.rehearsal.calls
-        if call >= len(rehearsed) or rehearsed[call].module is not module:
-            raise self._calls_differ()
-        blank_call = rehearsed[call]
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return context(*args, **kwargs)
+
+    def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        output = module(*args, **kwargs)
+        if self.first_step:
+            self.setup.add(id(module))
+            self.rehearsals.given.setup.append(Made(module, output))
+        return output
+
+    def _begin(self, step: int, steps: int) -> None:
+        """Goes to a step of so many."""
+        if step != self.step:
+            self.calls = 0
+        self.step = step
+        if steps != self.window.steps:
+            self.window = self.settings.window(steps)
+        self.early = not self.window.active(step)
+
+    def _first(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        """A call of the first step."""
         given = dict(leaves((args, kwargs)))
-        blank = blank_call.given
-        if given.keys() != blank.keys():
-            raise self._calls_differ()
-        changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
-        self.paths |= changed
-        self.known.append(_Known(given, blank))
-        if not self.early:
-            return forward(*args, **kwargs)
-        if self.rehearsal.reusable:
-            return blank_call.output
-        args, kwargs = replaced((args, kwargs), {path: blank[path] for path in changed})
-        return forward(*args, **kwargs)
+        blank = self._rehearsed(module, given)
+        if blank is not None:
+            changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
+            self.paths |= changed
+            self.known[len(self.made)] = _Known(module, given, blank)
+            if self.early:
+                news = {path: blank[path] for path in changed}
+                args, kwargs = replaced((args, kwargs), news)
+        elif not self._told_by_another(module, given):
+            raise DelayError(
+                f"{type(self.pipe).__name__} goes on from one denoiser call to the next with what "
+                f"the denoiser keeps, in attention processors or hooks ({self.untold}): what it "
+                "would get of an empty negative prompt cannot be told"
+            )
+        elif self.early:
+            args, kwargs = self._blanked(len(self.made), module, args, kwargs)
+        output = module(*args, **kwargs)
+        self.made.append(Made(module, output))
+        return output
 
-    def _calls_differ(self) -> DelayError:
-        return DelayError(
-            f"{type(self.pipe).__name__} calls its denoiser in another way with an empty negative "
-            "prompt: the negative prompt cannot be delayed"
+    def _rehearsed(self, module: torch.nn.Module, given: dict[Path, Any]) -> Any:
+        """What the call gets with a blank negative prompt; ``None`` if that cannot be told.
+
+        The rehearsal of the call as it was given must come to the same call: else it depends on
+        what the denoiser, which rehearsals do not call, does besides giving its output.
+        """
+        blank: DenoiserCall | None = self.first
+        if self.made:
+            try:
+                seen = self.rehearsals.given.next(self.made)
+            except Exception as error:
+                self.untold = repr(error)
+                return None
+            if (
+                seen is None
+                or seen.module is not module
+                or seen.given.keys() != given.keys()
+                or not all(same(leaf, given[path]) for path, leaf in seen.given.items())
+            ):
+                self.untold = "a rehearsal without them comes to another call"
+                return None
+            blank = self.rehearsals.blank.next(self.made)
+        if blank is None or blank.module is not module or blank.given.keys() != given.keys():
+            raise DelayError(
+                f"{type(self.pipe).__name__} calls its denoiser in another way with an empty "
+                "negative prompt: the negative prompt cannot be delayed"
+            )
+        return blank.given
+
+    def _told_by_another(self, module: torch.nn.Module, given: dict[Path, Any]) -> bool:
+        """Whether a call before it in this step shows where this one has the negative prompt."""
+        return not self.paths.isdisjoint(given) and any(
+            known.module is module and given.keys() <= known.given.keys()
+            for known in self.known.values()
         )
 
     def _conclude(self) -> None:
         """Ends the first step: from here on only what differs is of interest."""
-        if len(self.known) != len(self.rehearsal.calls):
-            raise self._calls_differ()
-        self.rehearsal.calls.clear()
-        for known in self.known:
+        self.first_step = False
+        self.denoisers = {id(made.module) for made in self.made}
+        self.setup -= self.denoisers
+        self.made.clear()
+        self.rehearsals.given.setup.clear()
+        for known in self.known.values():
             for leafs in (known.given, known.blank):
                 for path in leafs.keys() - self.paths:
                     del leafs[path]
-        if not self.paths:
-            _say_once(
-                self.pipe,
-                logging.WARNING,
-                "the negative prompt makes no difference to the denoiser, as if guidance were "
-                "off or the prompt empty: there is nothing to delay",
-            )
+
+    def _check_still_unguided(
+        self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
+    ) -> None:
+        """In the first step nothing differed: where that changes, guidance begins."""
+        if id(module) not in self.denoisers and self.step >= self.window.steps:
+            return
+        known = self.known.get(call)
+        got = _shapes(dict(leaves((args, kwargs))))
+        if known is None or known.module is not module or known.shapes != got:
+            self.guided_later = True
+            if self.early:
+                raise self._calls_differ_from_the_first_step(module)
+
+    def _calls_differ_from_the_first_step(self, module: torch.nn.Module) -> DelayError:
+        return DelayError(
+            f"step {self.step} calls {type(module).__name__} in a way that step 0 did not, so that "
+            "the negative prompt may come in there: it cannot be delayed where guidance, or a "
+            "second model, begins only within the delay"
+        )
 
     def _blanked(
         self, call: int, module: torch.nn.Module, args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
         """The arguments of a call with a blank negative prompt."""
+        # The call in the same place of the first step tells calls with equal texts apart.
+        known = self.known.get(call)
+        if known is not None and known.given.keys() == self.paths:
+            # Nearly always it gets the very same tensors.
+            given = (args, kwargs)
+            if all(at(given, path) is leaf for path, leaf in known.given.items()):
+                return replaced(given, known.blank)  # type: ignore[no-any-return]
         got = {path: leaf for path, leaf in leaves((args, kwargs)) if path in self.paths}
         if not got:
-            later = call >= len(self.known) and not self.paths
-            if later or id(module) not in self.denoisers:
-                raise DelayError(
-                    f"step {self.step} calls {type(module).__name__} in a way that step 0 did "
-                    "not, so that the negative prompt may come in there: it cannot be delayed "
-                    "where guidance, or a second model, begins only within the delay"
-                )
+            if id(module) not in self.denoisers:
+                raise self._calls_differ_from_the_first_step(module)
             return args, kwargs
-        # The call in the same place of the first step tells calls with equal texts apart.
-        same_place = (known.blank_of(got) for known in self.known[call : call + 1])
-        blank = next(same_place, None) or self._blank_anywhere(got)
+        blank = (known and known.blank_of(got)) or self._blank_anywhere(got)
         if blank is None:
             raise DelayError(
                 f"step {self.step} gives {type(module).__name__} a text that was not there in "
@@ -293,14 +416,35 @@ class _Run:
         return args, kwargs
 
     def _blank_anywhere(self, got: dict[Path, Any]) -> dict[Path, Any] | None:
-        found = [blank for known in self.known if (blank := known.blank_of(got)) is not None]
+        found = [
+            blank for known in self.known.values() if (blank := known.blank_of(got)) is not None
+        ]
         agree = all(same(blank[path], found[0][path]) for blank in found for path in got)
         return found[0] if found and agree else None
 
-    def _steps(self) -> int:
-        """Iterations of the denoising loop."""
-        if self.rehearsal.announces_steps:
+    def _announced(self) -> int:
+        """Iterations of a denoising loop that does not go over the timesteps themselves."""
+        if self.rehearsals.blank.announces_steps:
             announced: int = vars(self.pipe)["_num_timesteps"]
             return announced
         begin = getattr(self.scheduler, "begin_index", None) or 0
         return len(self.scheduler.timesteps) - begin
+
+    def finish(self) -> None:
+        """Ends the call.
+
+        Raises:
+            DelayError: If it turns out that its steps were not seen.
+        """
+        if self.first_step and self.progress_bar and self.known:
+            raise DelayError(
+                f"{type(self.pipe).__name__} neither loops over its scheduler's timesteps nor "
+                "steps its scheduler: its negative prompt cannot be delayed"
+            )
+        if not self.paths and not self.guided_later:
+            _say_once(
+                self.pipe,
+                logging.WARNING,
+                "the negative prompt makes no difference to the denoiser, as if guidance were "
+                "off or the prompt empty: there is nothing to delay",
+            )

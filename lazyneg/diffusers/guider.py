@@ -9,7 +9,8 @@ from diffusers.configuration_utils import register_to_config
 
 from lazyneg.core.settings import Settings
 from lazyneg.diffusers.errors import DelayError
-from lazyneg.diffusers.rehearsal import Stop, untouched
+from lazyneg.diffusers.rehearsal import Beginning, Rehearsal, Stop
+from lazyneg.diffusers.standins import plain_class
 
 if TYPE_CHECKING:
     from diffusers.modular_pipelines.modular_pipeline import BlockState
@@ -94,16 +95,16 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
         Raises:
             [`~lazyneg.diffusers.errors.DelayError`]: If the pipeline does not ask this guider.
         """
+        plain = plain_class(pipe)
         self._learning = True
         try:
-            with untouched(pipe, arguments):
-                pipe(**arguments)
+            Rehearsal(Beginning(pipe, plain), plain.__call__, ((), arguments)).next([])
         except Stop as stop:
-            (self._early,) = stop.args
+            self._early = stop.found
             return
         finally:
             self._learning = False
-        raise DelayError(f"{type(pipe).__name__} finished without asking this guider")
+        raise DelayError(f"{type(pipe).__name__} calls its denoiser without asking this guider")
 
     def prepare_inputs(self, data: dict[str, tuple[Any, Any]]) -> list[BlockState]:
         batches: list[BlockState] = super().prepare_inputs(data)
@@ -117,7 +118,7 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
 
     def _prepared(self, batches: list[BlockState]) -> list[BlockState]:
         if self._learning:
-            raise Stop(vars(batches[1]) if len(batches) > 1 else {})
+            raise Stop(self, vars(batches[1]) if len(batches) > 1 else {})
         if len(batches) == 1 or self.settings.window(self._num_inference_steps).active(self._step):
             return batches
         if self._early is None:

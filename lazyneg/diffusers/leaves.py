@@ -26,6 +26,16 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
+def at(value: Any, path: Path) -> Any:
+    """The leaf at a path, ``None`` where there is none."""
+    for key in path:
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
 def replaced(value: Any, news: Mapping[Path, Any]) -> Any:
     """``value`` with the leaves at the paths of ``news`` exchanged; ``value`` itself is kept."""
     if () in news:
@@ -44,6 +54,11 @@ def replaced(value: Any, news: Mapping[Path, Any]) -> Any:
     return type(value)(items)
 
 
+def plain(leaf: Any) -> bool:
+    """Whether a leaf is of a kind that cannot be changed and has all its meaning in its value."""
+    return isinstance(leaf, _PLAIN)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two leaves are equal. Objects that cannot tell, such as a cache, are if alike."""
     if one is other:
@@ -57,4 +72,4 @@ def same(one: Any, other: Any) -> bool:
             and one.device == other.device
             and torch.equal(one, other)
         )
-    return bool(one == other) if isinstance(one, _PLAIN) else True
+    return bool(one == other) if plain(one) else True

@@ -1,191 +1,306 @@
-"""The first step of a pipeline call, made with a blank negative prompt and taken back."""
+"""The first step of a pipeline call, made aside and without the denoiser.
+
+A denoiser may keep anything from call to call: in attention processors, in hooks, in caches. So it
+is never called here. Only the code of the pipeline runs, on copies of what it changes, up to the
+denoiser call that is asked for; earlier ones give what the true run's gave.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import operator
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from lazyneg.diffusers.blank import has_negative_text
-from lazyneg.diffusers.errors import DelayError
-from lazyneg.diffusers.leaves import Path, leaves, replaced
-from lazyneg.diffusers.observe import (
-    guiders,
+from lazyneg.diffusers.leaves import Path, leaves, plain, replaced
+from lazyneg.diffusers.standins import (
+    Loop,
+    is_scheduler,
     modules,
-    observing,
-    progress_bars,
-    schedulers,
+    outside,
+    pipeline_stand_in,
 )
 
 
+class Randomness:
+    """States of the generators that are drawn from where none is given."""
+
+    def __init__(self) -> None:
+        self.generators = [torch.default_generator]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            self.generators += torch.cuda.default_generators
+        if torch.backends.mps.is_available():
+            self.generators.append(torch.mps._get_default_mps_generator())
+        self.states = [generator.get_state() for generator in self.generators]
+        self.others = random.getstate(), np.random.get_state()
+
+    def restore(self) -> None:
+        """Puts the generators back to these states."""
+        for generator, state in zip(self.generators, self.states, strict=True):
+            generator.set_state(state)
+        random.setstate(self.others[0])
+        np.random.set_state(self.others[1])
+
+
+def fresh(value: Any) -> Any:
+    """A copy of arguments or outputs, whose tensors, generators and lists may be changed."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, torch.Generator):
+        return torch.Generator(value.device).set_state(value.get_state())
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return replaced(value, {(key,): fresh(item) for key, item in items})
+    return value
+
+
+class Made:
+    """A model call that was made: what is needed to give its output once more."""
+
+    def __init__(self, module: torch.nn.Module, output: Any) -> None:
+        self.module = module
+        self.output = fresh(output)
+        self.randomness = Randomness()
+        self.repeatable = all(
+            plain(leaf) or isinstance(leaf, torch.Tensor) for _, leaf in leaves(output)
+        )
+
+    def again(self) -> Any:
+        """The output, and the random numbers drawn."""
+        self.randomness.restore()
+        return fresh(self.output)
+
+
 @dataclass
-class RehearsedCall:
-    """A denoiser call of the first step, with a blank negative prompt."""
+class DenoiserCall:
+    """What a denoiser is called with, by leaves."""
 
     module: torch.nn.Module
     given: dict[Path, Any]
-    output: Any
-    drew: bool
-    """Whether making the output drew random numbers."""
-
-
-@dataclass
-class Rehearsal:
-    """What the first step of the blank call did."""
-
-    calls: list[RehearsedCall]
-    reusable: bool
-    """Whether the outputs are what the same calls would give again."""
-    setup: set[int]
-    """Ids of the modules called before the denoising loop: encoders."""
-    progress_bar: bool
-    """Whether a progress bar marks the begin of the loop; else it is setting the timesteps."""
-    announces_steps: bool
-    """Whether the pipeline says how many iterations its loop has."""
 
 
 class Stop(BaseException):
-    """Ends the rehearsal. Not an ``Exception``, lest a pipeline should handle it."""
+    """Ends a rehearsal. Not an ``Exception``, lest a pipeline should handle it."""
+
+    def __init__(self, observer: Any, found: Any) -> None:
+        self.observer = observer
+        """Whose rehearsal it is."""
+        self.found = found
 
 
 @dataclass
 class _Rehearsing:
-    """Observer of the blank call."""
+    """Observer of a call that is made up to one of the first step's denoiser calls."""
 
-    calls: list[RehearsedCall] = field(default_factory=list)
-    scheduled_at: int = 0
-    looping_at: int | None = None
+    setup: list[Made]
+    """Calls of models before the loop, known ones given once more and new ones added."""
+    made: Sequence[Made]
+    """The denoiser calls before the one that is asked for."""
+    loops: list[Loop] = field(default_factory=list)
+    progress_bar: bool = False
+    setups: int = 0
+    calls: int = 0
+
+    def looping(self) -> None:
+        self.progress_bar = True
 
     def scheduled(self, scheduler: Any) -> None:
-        self.scheduled_at = len(self.calls)
+        pass
 
-    def looping(self, owner: Any) -> None:
-        self.looping_at = len(self.calls)
+    def iterating(self) -> None:
+        if self.calls and self.loops[0].index:
+            raise Stop(self, None)
 
-    def stepped(self, scheduler: Any) -> None:
-        raise Stop
+    def stepped(self) -> None:
+        raise Stop(self, None)
 
-    def called(
-        self, module: torch.nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        generators = _global_generators()
-        before = [generator.get_state() for generator in generators]
-        # Before the call: models may empty lists that they are given.
-        given = dict(leaves((args, kwargs)))
-        output = forward(*args, **kwargs)
-        drew = not all(map(torch.equal, before, (made.get_state() for made in generators)))
-        # A copy, as pipelines and models may also change what they get from a model.
-        kept = {
-            path: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
-            for path, leaf in leaves(output)
-        }
-        self.calls.append(RehearsedCall(module, given, replaced(output, kept), drew))
+    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        if self.loops or self.progress_bar:
+            self.calls += 1
+            if self.calls > len(self.made):
+                raise Stop(self, DenoiserCall(module, dict(leaves((args, kwargs)))))
+            known = self.made[self.calls - 1]
+            if known.module is not module:
+                raise Stop(self, None)
+            return known.again()
+        self.setups += 1
+        if self.setups <= len(self.setup):
+            known = self.setup[self.setups - 1]
+            if known.module is module and known.repeatable:
+                return known.again()
+            return module(*args, **kwargs)
+        output = module(*args, **kwargs)
+        self.setup.append(Made(module, output))
         return output
 
-
-def _global_generators() -> list[torch.Generator]:
-    """PyTorch's generators that are drawn from where none is given."""
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        generators += torch.cuda.default_generators
-    if torch.backends.mps.is_available():
-        generators.append(torch.mps._get_default_mps_generator())
-    return generators
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # The model is not called, and leaving its context would end that of the true run.
+        return contextlib.nullcontext()
 
 
-def _stateful(module: torch.nn.Module) -> bool:
-    registries = (vars(part).get("_diffusers_hook") for part in module.modules())
-    return any(
-        getattr(hook, "_is_stateful", False)
-        for registry in registries
-        if registry is not None
-        for hook in registry.hooks.values()
-    )
+class Beginning:
+    """How things are when a call begins, for rehearsals at any time during the call."""
 
-
-def rehearse(
-    pipe: Any, call: Callable[..., Any], arguments: dict[str, Any], blank: dict[str, Any]
-) -> Rehearsal:
-    """Makes the blank call up to its first scheduler step, and leaves no trace of it."""
-    observer = _Rehearsing()
-    with untouched(pipe, blank), observing(observer):
+    def __init__(self, pipe: Any, plain_class: Any) -> None:
+        self.pipe = pipe
+        self.plain_class = plain_class
+        self.randomness = Randomness()
+        self.attributes = self._copied(vars(pipe))
         # Left there by an earlier call.
-        vars(pipe).pop("_num_timesteps", None)
-        try:
-            call(pipe, **blank)
-        except Stop:
-            announces_steps = "_num_timesteps" in vars(pipe)
-        except Exception as error:
-            if has_negative_text(arguments):
-                # The user's call would fail in the same way.
-                raise
-            raise DelayError(
-                "the negative prompt is given as embeddings, so the pipeline had to encode an "
-                f"empty prompt by itself, and that failed: {error!r}"
-            ) from error
-        else:
-            raise DelayError(
-                f"{type(pipe).__name__} made no step with a scheduler of its own: its negative "
-                "prompt cannot be delayed"
-            )
-    begin = observer.scheduled_at if observer.looping_at is None else observer.looping_at
-    calls = observer.calls[begin:]
-    if not calls:
-        raise DelayError(
-            f"{type(pipe).__name__} called no PyTorch model before its first scheduler step: its "
-            "negative prompt cannot be delayed"
-        )
-    denoisers = {id(made.module): made.module for made in calls}
-    reusable = not any(made.drew for made in calls) and not any(map(_stateful, denoisers.values()))
-    setup = {id(made.module) for made in observer.calls[:begin]} - denoisers.keys()
-    return Rehearsal(calls, reusable, setup, observer.looping_at is not None, announces_steps)
+        self.attributes.pop("_num_timesteps", None)
+
+    def _copied(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """``attributes`` with copies of what a call changes: schedulers and guiders.
+
+        They count steps. Models are not changed by being called, or it is put back.
+        """
+        return {
+            name: self._copy(part)
+            if is_scheduler(part) or hasattr(type(part), "prepare_inputs")
+            else part
+            for name, part in attributes.items()
+        }
+
+    def _copy(self, part: Any) -> Any:
+        memo = {id(module): module for module in modules(self.pipe)}
+        # Without asking the part how: what wraps another often cannot tell.
+        made = object.__new__(type(part))
+        for name, value in vars(part).items():
+            try:
+                vars(made)[name] = copy.deepcopy(value, memo)
+            except TypeError:
+                # A lock and the like, which is there to be shared.
+                vars(made)[name] = value
+        return made
+
+    def aside(self, observer: Any) -> Any:
+        """A stand-in of the pipeline that keeps what it changes to itself; shows no progress."""
+        attributes = self._copied(self.attributes)
+        attributes["_progress_bar_config"] = {"disable": True}
+        if (blocks := attributes.get("_blocks")) is not None:
+            attributes["_blocks"] = _quiet(blocks)
+        return pipeline_stand_in(self.pipe, self.plain_class, observer, attributes)
+
+
+def _quiet(blocks: Any) -> Any:
+    """Copy of a modular pipeline's blocks that shows no progress."""
+    quiet = copy.copy(blocks)
+    quiet._progress_bar_config = {"disable": True}
+    if parts := getattr(blocks, "sub_blocks", None):
+        quiet.sub_blocks = type(parts)((name, _quiet(part)) for name, part in parts.items())
+    return quiet
+
+
+class Rehearsal:
+    """A call that can be made up to any denoiser call of its first step, and leaves no trace.
+
+    Args:
+        beginning: How things were when the user's call began.
+        call: The pipeline's own ``__call__``.
+        arguments: Positional and named arguments.
+        setup: What the same call was seen to make before its loop, if it was.
+    """
+
+    def __init__(
+        self,
+        beginning: Beginning,
+        call: Callable[..., Any],
+        arguments: tuple[Sequence[Any], dict[str, Any]],
+        setup: list[Made] | None = None,
+    ) -> None:
+        self.beginning = beginning
+        self.call = call
+        self.arguments = fresh(arguments)
+        self.setup = [] if setup is None else setup
+        self.announces_steps = False
+        """Whether the pipeline says how many iterations its loop has."""
+
+    def next(self, made: Sequence[Made]) -> DenoiserCall | None:
+        """The denoiser call that follows on those ``made``, ``None`` if the step has no more."""
+        observer = _Rehearsing(self.setup, made)
+        stand_in = self.beginning.aside(observer)
+        args, kwargs = call_arguments(fresh(self.arguments))
+        found: DenoiserCall | None = None
+        with _untouched(self.beginning.pipe, self.setup):
+            self.beginning.randomness.restore()
+            try:
+                self.call(stand_in, *args, **kwargs)
+            except Stop as stop:
+                if stop.observer is not observer:
+                    raise
+                found = stop.found
+        self.announces_steps = "_num_timesteps" in vars(stand_in)
+        return found
+
+
+def call_arguments(arguments: tuple[Sequence[Any], dict[str, Any]]) -> Any:
+    """Arguments of a call on a stand-in: the user's functions get the pipeline itself."""
+    found = {path: outside(leaf) for path, leaf in leaves(arguments) if callable(leaf)}
+    return replaced(arguments, found) if found else arguments
+
+
+_TABLES = [
+    name
+    for name, value in vars(torch.nn.Module()).items()
+    if isinstance(value, dict) and name not in ("_parameters", "_buffers")
+]
+"""Where a module keeps its hooks and submodules."""
 
 
 @contextlib.contextmanager
-def untouched(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
-    """Puts back what a pipeline call that is stopped midway changes; shows no progress."""
-    shown = progress_bars(pipe)
-    # Schedulers and guiders; models are not changed by being called.
-    changing = [
-        pipe,
-        *schedulers(pipe),
-        *guiders(pipe),
-        *(owner for owner in shown if owner is not pipe),
-    ]
-    attributes = [dict(vars(part)) for part in changing]
-    for owner in shown:
-        vars(owner)["_progress_bar_config"] = {"disable": True}
-    with_processors: list[Any] = [
-        part for part in modules(pipe) if hasattr(part, "attn_processors")
-    ]
-    with_cache: list[Any] = [
-        part for part in modules(pipe) if hasattr(part, "_reset_stateful_cache")
-    ]
-    processors = [(part, dict(part.attn_processors)) for part in with_processors]
-    generators = _global_generators()
-    generators += [leaf for _, leaf in leaves(arguments) if isinstance(leaf, torch.Generator)]
-    states = [generator.get_state() for generator in generators]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+def _untouched(pipe: Any, setup: list[Made]) -> Iterator[None]:
+    """Puts back the randomness, and what is set or hung on models for calls that are not made.
+
+    Models that are called may change what they like, as in any call, and other threads may be
+    calling them. For the same reason only what changed is written. Weights stay where they are, as
+    offloading moves them.
+    """
+    before = {id(module): _Attributes(module) for module in modules(pipe)}
+    randomness = Randomness()
     try:
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        for part, before in processors:
-            now = part.attn_processors
-            if any(now[name] is not processor for name, processor in before.items()):
-                part.set_attn_processor(before)
-        for part, values in zip(changing, attributes, strict=True):
-            vars(part).clear()
-            vars(part).update(values)
-        for module in with_cache:
-            module._reset_stateful_cache()
-        if hasattr(pipe, "maybe_free_model_hooks"):
-            pipe.maybe_free_model_hooks()
+        randomness.restore()
+        for made in setup:
+            before.pop(id(made.module), None)
+        for attributes in before.values():
+            attributes.put_back()
+
+
+class _Attributes:
+    """Attributes, hooks and submodules of a module and of all below it."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.filled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self.empty: list[dict[Any, Any]] = []
+        for part in module.modules():
+            attributes = vars(part)
+            self.filled.append((attributes, attributes.copy()))
+            for name in _TABLES:
+                table = attributes[name]
+                if table:
+                    self.filled.append((table, table.copy()))
+                else:
+                    self.empty.append(table)
+
+    def put_back(self) -> None:
+        for now, before in self.filled:
+            _put_back(now, before)
+        for table in filter(None, self.empty):
+            table.clear()
+
+
+def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
+    if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
+        return
+    for name in now.keys() - before.keys():
+        del now[name]
+    for name, value in before.items():
+        if now.get(name, now) is not value:
+            now[name] = value

@@ -95,6 +95,41 @@ def sd_loop(
     return torch.as_tensor(latents)
 
 
+def swapped(pipe: Any, run: Callable[[], Any], critical_step: int) -> torch.Tensor:
+    """The latents of a plain call of Stable Diffusion, exchanging embeddings at the UNet's door.
+
+    Whatever else hangs on the UNet sees every call, as in :func:`sd_loop` and unlike
+    :func:`spliced`.
+
+    Args:
+        pipe: A pipeline with the UNet and the text encoder of Stable Diffusion.
+        run: Makes the call, with the negative prompt "wearing glasses".
+        critical_step: First timestep, counted from 0, with the negative prompt.
+    """
+    with torch.no_grad():
+        late, early = (
+            pipe.encode_prompt("", "cpu", 1, True, negative_prompt=text)[1][0]
+            for text in ("wearing glasses", "")
+        )
+    seen: list[int] = []
+
+    def swap(_: Any, args: Any, kwargs: Any) -> Any:
+        timestep = int(args[1])
+        if timestep not in seen:
+            seen.append(timestep)
+        rows = [
+            early if torch.equal(row, late) and len(seen) <= critical_step else row
+            for row in kwargs["encoder_hidden_states"]
+        ]
+        return args, {**kwargs, "encoder_hidden_states": torch.stack(rows)}
+
+    hook = pipe.unet.register_forward_pre_hook(swap, with_kwargs=True)
+    try:
+        return torch.as_tensor(run())
+    finally:
+        hook.remove()
+
+
 DENOISERS = ("controlnet", "unet", "transformer", "transformer_2")
 
 

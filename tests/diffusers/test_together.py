@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 import threading
 from typing import Any
 
@@ -105,19 +104,6 @@ def test_several_negative_prompts(more: dict[str, str]) -> None:
     assert not torch.equal(latents(pipe, "sd3", **more), latents(pipe, "sd3"))
     lazyneg.apply(pipe, 5)
     assert torch.equal(latents(pipe, "sd3", **more), empty)
-
-
-def test_true_guidance_off_is_said(caplog: Any) -> None:
-    pipe = pipeline("flux")
-    calls = []
-    pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    plain = latents(pipe, "flux", true_cfg_scale=1.0)
-    lazyneg.apply(pipe, 2)
-    with caplog.at_level(logging.WARNING, logger="lazyneg"):
-        assert torch.equal(latents(pipe, "flux", true_cfg_scale=1.0), plain)
-    said = [record.message for record in caplog.records if record.name == "lazyneg"]
-    assert said == ["guidance is off, the negative prompt has no effect: there is nothing to delay"]
-    assert len(calls) == 2
 
 
 def test_random_numbers_drawn_by_the_denoiser() -> None:
