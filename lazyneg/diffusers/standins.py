@@ -322,9 +322,7 @@ def _called_outside(function: Callable[..., Any], args: Any, kwargs: Any) -> Any
         kind = type(value)
         return value._lazyneg_pipe if issubclass(kind, _PipelineStandIn) else original(value)
 
-    return function(
-        *map(outside, args), **{name: outside(value) for name, value in kwargs.items()}
-    )
+    return function(*map(outside, args), **{name: outside(value) for name, value in kwargs.items()})
 
 
 def outside(value: Any) -> Any:

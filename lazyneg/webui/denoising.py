@@ -31,8 +31,7 @@ def on_cfg_denoiser(params: Any) -> None:
     denoiser = params.denoiser
     p = denoiser.p
     job = getattr(p, JOB, None)
-    # Forge does without an unconditional conditioning at guidance 1.
-    if job is None or params.text_uncond is None:
+    if job is None:
         return
     windows = [
         picture.window(denoiser.steps, hires_pass=is_hires_pass(p)) for picture in job.pictures
@@ -44,7 +43,8 @@ def on_cfg_denoiser(params: Any) -> None:
             job.counter = StepCounter(denoiser)
         step = job.counter.step(params.sigma[0].item())
         empty = [not window.active(step) for window in windows]
-        if not any(empty):
+        # Forge does without an unconditional conditioning at guidance 1.
+        if params.text_uncond is None or not any(empty):
             return
         if job.early_model != model_state():
             _encode(p, job)

@@ -11,7 +11,7 @@ from lazyneg.webui.host import needs
 
 FOLDER = Path(needs.__file__).parents[1]
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in FOLDER.rglob("*.py")}
-MODULES = ("gradio", "modules")
+MODULES = ("backend", "gradio", "modules")
 
 
 def taken() -> set[str]:

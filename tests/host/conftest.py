@@ -116,6 +116,10 @@ class WebUI:
         return set(self.get("options"))
 
     @cached_property
+    def schedules(self) -> set[str]:
+        return {schedule["label"] for schedule in self.get("schedulers")}
+
+    @cached_property
     def samplers(self) -> set[str]:
         return {sampler["name"] for sampler in self.get("samplers")}
 
@@ -199,6 +203,12 @@ def same(left: Answer, right: Answer) -> bool:
     return left.pixels.shape == right.pixels.shape and bool((left.pixels == right.pixels).all())
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the extension takes from a host is compared with it before anything else."""
+    items.sort(key=lambda item: item.path.stem != "test_contract")
+
+
 HOSTS: list[Host | None] = [*installed()]
 
 
@@ -264,6 +274,8 @@ def start(host: Host, data: Path) -> Iterator[WebUI]:
         port = free.getsockname()[1]
     log = data / "webui.log"
     flags = [*host.kind.flags.split(), "--port", str(port), "--data-dir", str(data)]
+    # With a data folder elsewhere, some hosts do not let a browser have their own scripts.
+    flags += ["--gradio-allowed-path", str(host.folder)]
     with log.open("wb") as output:
         server = subprocess.Popen(
             [host.python, "launch.py", *flags],

@@ -11,7 +11,7 @@ import pytest
 from .conftest import WebUI, same
 
 STEPS = 6
-OWN = {"Two calls", "Thin wrapper", "First apart"}
+OWN = {"Two calls", "Thin wrapper", "First apart", "Last apart"}
 """Samplers of the test support extension, written as hosts write them."""
 
 
@@ -65,7 +65,7 @@ def probed(webui: WebUI, name: str) -> Sampler | str:
     turns = [turn for turn in calls["turns"] if turn is not None]
     each = [turns.count(turn) for turn in range(max(turns, default=0))]
     uniform = each[0] if len(set(each)) == 1 and len(turns) == len(calls["turns"]) else 0
-    whole = len(set(turns)) == STEPS or (name == "First apart")
+    whole = len(set(turns)) == STEPS or name in ("First apart", "Last apart")
     if whole and "timesteps" not in calls:
         return Sampler(name, "turn", uniform, calls["planned"])
     planned = calls["planned"]
@@ -98,10 +98,12 @@ def test_the_samplers_are_there(webui: WebUI, samplers: list[Sampler | str]) -> 
     assert broken == set(webui.kind.broken)
     found = {sampler.name: sampler for sampler in samplers if isinstance(sampler, Sampler)}
     assert found.keys() >= OWN | {"Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ SDE", "LCM"}
-    assert [found[name].by for name in ("Euler", "Heun", "DPM++ SDE", *sorted(OWN))] == ["turn"] * 6
+    assert [found[name].by for name in ("Euler", "Heun", "DPM++ SDE", *sorted(OWN))] == ["turn"] * 7
     assert (found["Heun"].calls, found["Two calls"].calls) == (2, 2)
     by_sigma = {name for name, sampler in found.items() if sampler.by == "sigma"}
-    assert all("adaptive" in name.lower() or "ODE" in name for name in by_sigma)
+    assert all(
+        any(word in name for word in ("adaptive", "Adaptive", "ODE", "RES")) for name in by_sigma
+    )
 
 
 def test_txt2img(webui: WebUI, each: Any) -> None:
@@ -123,6 +125,19 @@ def test_txt2img(webui: WebUI, each: Any) -> None:
             shown.append(lazy)
 
     each(check)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("DDIM", 60), ("Beta", 9), ("Karras", 5)])
+@pytest.mark.parametrize("name", ["Euler", "Heun", "Thin wrapper"])
+def test_schedules(webui: WebUI, name: str, schedule: str, steps: int) -> None:
+    """Not every schedule has as many noise levels as steps were asked for: DDIM has 64 for 60."""
+    request = {"sampler_name": name, "scheduler": schedule, "steps": steps}
+    if schedule not in webui.schedules:
+        pytest.skip(f"{webui.kind.name} has no schedule type {schedule}")
+    lazy = webui([True, 3], **request)
+    reference = {"reference": {"first": {"from_turn": 3}}}
+    assert same(lazy, webui(support=reference, **request))
+    assert not same(lazy, webui(**request))
 
 
 def test_the_hosts_prompt_editing(webui: WebUI, each: Any) -> None:

@@ -15,6 +15,11 @@ try:
     from modules.sd_hijack import model_hijack
 except ImportError:  # Forge Neo
     model_hijack = None
+try:
+    from backend.args import dynamic_args
+    from backend.text_processing import classic_engine
+except ImportError:  # A1111, reForge
+    dynamic_args = classic_engine = None
 
 
 def model_state() -> tuple[Any, ...]:
@@ -55,12 +60,14 @@ def encode(p: Any, text: str) -> Any:
 def _notes_kept() -> Iterator[None]:
     """What the host notes while it encodes would only reach the pictures after this one.
 
-    A1111 and reForge note into their hijack, Forge and Neo into the model.
+    A1111 and reForge note into their hijack. Forge and Neo note into the model, by way of the
+    text engine and of their arguments, where a note stays if the encoding fails.
     """
+    names = ("extra_generation_params", "comments", "last_extra_generation_params")
     kept = [
         (notes, notes.copy())
-        for owner in (model_hijack, shared.sd_model)
-        for name in ("extra_generation_params", "comments")
+        for owner in (model_hijack, shared.sd_model, dynamic_args, classic_engine)
+        for name in names
         if isinstance(notes := getattr(owner, name, None), (dict, list))
     ]
     try:
@@ -83,12 +90,28 @@ def _cache(p: Any, wanted: Pass) -> list[Any]:
 
     The host compares it with its own key. That leaves out what cannot change while its own texts
     stay the same, such as the size of a hires pass or its checkpoint; but the empty text is always
-    the same. So: the model itself, every option, the pass, and the host's own cache, in whose
-    place hosts put another when what is in it shall be forgotten.
+    the same. So: the model itself, its embeddings, every option, the pass, and the host's own
+    cache, in whose place hosts put another when what is in it shall be forgotten.
     """
-    state = (model_state(), dict(shared.opts.data), wanted.size, wanted.distilled, p.cached_uc)
+    state = (
+        model_state(),
+        _embeddings(),
+        dict(shared.opts.data),
+        wanted.size,
+        wanted.distilled,
+        p.cached_uc,
+    )
     known = _caches.get(wanted.hires)
     # The host's cache by identity: it is a list, and equal lists are not the same.
     if known is None or known[0][:-1] != state[:-1] or known[0][-1] is not state[-1]:
         known = _caches[wanted.hires] = (state, [None, None, None])
     return known[1]
+
+
+def _embeddings() -> tuple[Any, ...]:
+    """The textual inversions that the host has loaded: it does so anew where files changed.
+
+    (Forge and Neo load them with the model.)
+    """
+    known = getattr(model_hijack, "embedding_db", None)
+    return tuple(known.word_embeddings.values()) if known is not None else ()

@@ -75,9 +75,11 @@ these are there can only be told in a run.)"""
 
 OPTIONAL: Names = {
     "p": ("distilled_cfg_scale", "hr_distilled_cfg"),
-    "notes": ("comments", "extra_generation_params"),
+    "notes": ("comments", "extra_generation_params", "last_extra_generation_params"),
     "sd_model": ("is_sd1", "is_sd2", "is_sdxl"),
     "modules.sd_hijack": ("model_hijack",),
+    "backend.args": ("dynamic_args",),
+    "backend.text_processing": ("classic_engine",),
 }
 """What only some hosts have, and is done without elsewhere."""
 

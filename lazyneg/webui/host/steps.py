@@ -33,6 +33,7 @@ class StepCounter:
             given & {"n", "sigma_sched", "timesteps"}
         )
         self._before_loop: int | None = None
+        self._last_turn: int | None = None
 
     def step(self, sigma: float) -> int:
         """The step that the call under way serves.
@@ -46,7 +47,11 @@ class StepCounter:
                 # Some samplers make a first step ahead of their loop.
                 before = 0 if denoiser.step == 0 else step_of_sigma(sigma, self._sigmas) - turn
                 self._before_loop = max(before, 0)
+            self._last_turn = turn
             return turn + self._before_loop
+        if self._last_turn is not None and self._before_loop is not None:
+            # Others make a last step behind it.
+            return self._last_turn + self._before_loop + 1
         if self._counted:
             return step_of_call(denoiser.step, denoiser.total_steps, denoiser.steps)
         # The sampler chooses its own steps.
@@ -82,7 +87,10 @@ def loop_turn(denoiser: Any) -> int | None:
             variables = frame.f_locals
             turn = variables.get(counter)
             over = (variables.get(name) for name in iterable)
-            if isinstance(turn, int) and any(_is_schedule(it, denoiser.steps) for it in over):
+            lengths = {denoiser.steps, *(len(it) - 1 for it in variables.values() if _is_list(it))}
+            if isinstance(turn, int) and any(
+                _is_list(it) or (isinstance(it, int) and it in lengths) for it in over
+            ):
                 return turn
     return None
 
@@ -99,12 +107,11 @@ def _sampler_frames(denoiser: Any) -> list[FrameType]:
     return frames[::-1] if frame is not None else []
 
 
-def _is_schedule(value: Any, steps: int) -> bool:
-    """Whether a loop over ``value`` is one over the steps: noise levels, or their number."""
-    if isinstance(value, int):
-        return value == steps
-    # One level for the end may be there or not.
-    return getattr(value, "ndim", None) == 1 and len(value) in (steps, steps + 1, steps + 2)
+def _is_list(value: Any) -> bool:
+    """Whether a loop over ``value`` may be one over noise levels: not every schedule has one for
+    each step that was asked for. What is denoised has more dimensions.
+    """
+    return getattr(value, "ndim", None) == 1
 
 
 def _loops_around(frame: FrameType) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -117,6 +124,9 @@ def _loops_around(frame: FrameType) -> Iterator[tuple[str, tuple[str, ...]]]:
 @functools.cache
 def _loops(code: CodeType) -> tuple[tuple[int, int, str, tuple[str, ...]], ...]:
     """First and last line of each `for` loop's body, its counter, and the names it runs over."""
+    if code.co_name.startswith("<"):
+        # A comprehension or lambda, whose source may be found at another line.
+        return ()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError):
