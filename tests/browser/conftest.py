@@ -39,6 +39,8 @@ def server(host: Host, data: Path) -> Iterator[WebUI]:
         "name,prompt,negative_prompt\nart school,,low contrast\n", encoding="utf-8"
     )
     with contextmanager(start)(host, data) as webui:
+        # Where the page shows pictures that are not saved, some hosts want a folder of their own.
+        webui.options(samples_save=host.kind.forge, grid_save=host.kind.forge)
         yield webui
 
 
