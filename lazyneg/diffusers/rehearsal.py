@@ -171,12 +171,14 @@ class Beginning:
         memo = {id(module): module for module in modules(self.pipe)}
         # Without asking the part how: what wraps another often cannot tell.
         made = object.__new__(type(part))
+        vars(made).update(vars(part))
         for name, value in vars(part).items():
-            try:
-                vars(made)[name] = copy.deepcopy(value, memo)
-            except TypeError:
-                # A lock and the like, which is there to be shared.
-                vars(made)[name] = value
+            if is_scheduler(value):
+                vars(made)[name] = self._copy(value)
+            else:
+                # What cannot be copied, such as a lock, is there to be shared.
+                with contextlib.suppress(TypeError):
+                    vars(made)[name] = copy.deepcopy(value, memo)
         return made
 
     def aside(self, observer: Any) -> Any:
