@@ -281,8 +281,14 @@ class _Attributes:
     def __init__(self, module: torch.nn.Module) -> None:
         self.filled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self.empty: list[dict[Any, Any]] = []
-        for part in module.modules():
-            attributes = vars(part)
+        # As ``modules()`` does, which makes the names of all on its way.
+        todo, seen = [module], set()
+        while todo:
+            attributes = vars(todo.pop())
+            if id(attributes) in seen:
+                continue
+            seen.add(id(attributes))
+            todo += filter(None, attributes["_modules"].values())
             self.filled.append((attributes, attributes.copy()))
             for name in _TABLES:
                 table = attributes[name]
