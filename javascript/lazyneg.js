@@ -25,6 +25,10 @@ var lazyneg = (() => {
         warnStart: "The negative prompt acts from the start: nothing is delayed.",
         warnEmpty: "The negative prompt field is empty: there is nothing to delay.",
         warnGuidance: "The guidance (CFG Scale) is 1: negative prompts have no effect.",
+        warnGuidanceFirst: "The guidance of the first pass (CFG Scale) is 1: negative prompts have no " +
+            "effect there.",
+        warnGuidanceHires: "The guidance of the hires pass (Hires CFG Scale) is 1: negative prompts " +
+            "have no effect there.",
         warnStop: "The stop step has to be more than the critical step, or 0. As it is, the picture " +
             "is made without Lazy Negative.",
         warnTag: "The prompt has a <lazyneg:…> tag: it decides in place of this.",
@@ -293,12 +297,18 @@ var lazyneg = (() => {
             return [steps, this.checked("txt2img_hr") ? this.number("txt2img_hires_steps") || steps : 0];
         }
 
+        /** Guidance of the first pass and of the hires pass, which only some hosts know apart. */
+        guidances() {
+            const first = this.number(`${this.tab}_cfg_scale`);
+            return [first, this.number(`${this.tab}_hr_cfg`) || first];
+        }
+
         watch() {
             const soon = () => this.soon();
             const tab = gradioApp().querySelector(`#tab_${this.tab}`);
             for (const name of ["input", "change", "focusout"]) tab.addEventListener(name, soon);
             const numbers = [`${this.tab}_steps`, `${this.tab}_denoising_strength`, `${this.tab}_cfg_scale`,
-                "txt2img_hires_steps", ...this.sliders.map((name) => this.own(name))];
+                "txt2img_hr_cfg", "txt2img_hires_steps", ...this.sliders.map((name) => this.own(name))];
             const texts = [`${this.tab}_prompt`, `${this.tab}_neg_prompt`, this.own("early_prompt")];
             for (const id of numbers) this.notice(id, NUMBER, "value");
             for (const id of texts) this.notice(id, TEXT, "value");
@@ -380,7 +390,10 @@ var lazyneg = (() => {
             else if (spans.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");
             // A style may bring a negative prompt of its own.
             if (!this.filled(`${this.tab}_neg_prompt`) && !this.find(`${this.tab}_styles`, ".token")) keys.push("warnEmpty");
-            if (this.number(`${this.tab}_cfg_scale`) === 1) keys.push("warnGuidance");
+            const without = this.guidances().slice(0, spans.length).map((guidance) => guidance === 1);
+            if (without.every(Boolean)) keys.push("warnGuidance");
+            else if (without[0]) keys.push("warnGuidanceFirst");
+            else if (without[1]) keys.push("warnGuidanceHires");
             return keys;
         }
 
@@ -410,6 +423,8 @@ var lazyneg = (() => {
     if (typeof onUiLoaded === "function") {
         onUiLoaded(() => {
             const roots = [...gradioApp().querySelectorAll(".lazyneg-timeline")];
+            // A host that the extension cannot serve may lack what follows, too.
+            if (!roots.length) return;
             const timelines = roots.map((root) => new Timeline(root));
             onOptionsAvailable(() => {
                 timelines.forEach((timeline) => timeline.refresh());

@@ -10,6 +10,19 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--host-results", type=Path, help="file to keep what the tests on real WebUIs found in"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--host-results"):
+        from tests.host.results import Recorder
+
+        config.pluginmanager.register(Recorder(path), "host-results")
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion in a folder."""

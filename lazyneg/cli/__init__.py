@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 
 import typer
 
@@ -16,6 +18,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 @app.callback()
 def lazyneg() -> None:
     """Delay the negative prompt of Stable Diffusion until there is something to remove."""
+    # No prompt and no path ends a run because a terminal or a file cannot show it.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # What the libraries say while loading is of no use here, unless somebody asks for it.
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")

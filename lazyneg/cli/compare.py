@@ -7,14 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lazyneg.cli import options
-from lazyneg.core.settings import Settings, SettingsError
-from lazyneg.painting import infotext, pictures
+from lazyneg.core import tag
+from lazyneg.core.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.core.tag import Picture
+from lazyneg.painting import infotext, pictures, reading, samplers
 from lazyneg.painting.infotext import Infotext
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lazyneg.painting.painter import Painter
 
 
 def compare(
@@ -38,18 +45,17 @@ def compare(
         Path | None,
         typer.Option(
             "--from",
-            help="PNG or text with infotext to start from, as the WebUI writes it. A text can "
+            help="Picture or text with infotext to start from, as the WebUI writes it. A text can "
             "have several. Arguments given besides overrule it.",
         ),
     ] = None,
     steps: options.StepsOption = None,
     sampler: options.SamplerOption = None,
+    schedule: options.ScheduleOption = None,
     guidance_scale: options.GuidanceOption = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            callback=options.within(0, 10**options.SEED_DIGITS - 1), help="[default: random]"
-        ),
+        typer.Option(callback=options.within(0, options.LARGEST_SEED), help="[default: random]"),
     ] = None,
     width: options.SideOption = None,
     height: options.SideOption = None,
@@ -63,7 +69,7 @@ def compare(
     side by side.
     """
     files = options.model_files(model, config)
-    parameters = options.webui_parameters(steps, sampler, guidance_scale, width, height)
+    parameters = options.webui_parameters(steps, sampler, schedule, guidance_scale, width, height)
     if seed is not None:
         parameters["Seed"] = str(seed)
     delay = {
@@ -86,17 +92,7 @@ def compare(
         output.mkdir(parents=True, exist_ok=True)
         for number, (job, settings) in enumerate(jobs, 1):
             prefix = f"{number}-" if len(jobs) > 1 else ""
-            made = {
-                "plain": painter.paint(job, Settings(), "plain"),
-                "delayed": painter.paint(job, settings, "delayed"),
-                "empty": painter.paint(replace(job, negative=""), Settings(), "empty"),
-            }
-            plain = replace(settings, critical_step=0, stop_step=0)
-            labels = [pictures.label(one) for one in (plain, settings, None)]
-            row = pictures.side_by_side(
-                [(label, picture) for label, (picture, _) in zip(labels, made.values())]
-            )
-            for name, (picture, text) in {**made, "compare": (row, made["delayed"][1])}.items():
+            for name, (picture, text) in _painted(painter, job, settings).items():
                 path = output / f"{prefix}{name}.png"
                 pictures.save(picture, path, str(text))
                 typer.echo(path)
@@ -105,20 +101,68 @@ def compare(
         raise typer.Exit(1) from error
 
 
+def _painted(
+    painter: Painter, job: Infotext, settings: Settings
+) -> dict[str, tuple[Image, Infotext]]:
+    """The pictures of one job by the names of their files, and their infotexts."""
+    problems = tag.misuses(job.prompt, job.negative)
+    text, tags = tag.cut(job.prompt)
+    try:
+        # The tag decides when, and nothing else.
+        tagged = replace(Picture.of(settings, tags).first, hires=settings.hires)
+    except SettingsError as error:
+        problems.append(str(error))
+        tagged = settings
+    for problem in problems:
+        options.say(f"Lazy Negative ignores a tag: {problem}")
+    told = {ERROR_KEY: "; ".join(problems)} if problems else {}
+
+    def painted(title: str, negative: str, when: Settings, prompt: str) -> tuple[Image, Infotext]:
+        picture, made = painter.paint(
+            replace(job, prompt=text.strip(), negative=negative), when, title
+        )
+        return picture, replace(made, prompt=prompt, parameters={**made.parameters, **told})
+
+    made = {
+        # With its tag these would be delayed where they are made again.
+        "plain": painted("plain", job.negative, Settings(), text.strip()),
+        "delayed": painted("delayed", job.negative, tagged, job.prompt),
+        "empty": painted("empty", "", Settings(), text.strip()),
+    }
+    sampler = made["plain"][1].parameters["Sampler"]
+    if sampler not in samplers.SAMPLERS:
+        options.say(
+            f"the WebUI has no sampler like this model's {sampler}, and takes another for it; "
+            "--sampler takes one of the WebUI's"
+        )
+    plain = replace(tagged, critical_step=0, stop_step=0)
+    labels = [pictures.label(one) for one in (plain, tagged, None)]
+    row = pictures.side_by_side(
+        [(label, picture) for label, (picture, _) in zip(labels, made.values())]
+    )
+    return {**made, "compare": (row, made["delayed"][1])}
+
+
 def _starts(source: Path | None) -> list[Infotext]:
     """The infotexts in a file; an empty one without a file."""
     if source is None:
         return [Infotext("")]
     try:
-        if source.suffix.lower() == ".png":
-            text = pictures.infotext_of(source) or ""
-        else:
-            text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"cannot read {source}: {error}", param_hint="--from") from error
-    starts = [infotext.parse(one) for one in infotext.split(text)]
-    if not starts:
-        raise typer.BadParameter(f"there is no infotext in {source}", param_hint="--from")
+        texts = reading.infotexts(source)
+    except reading.ReadingError as error:
+        raise typer.BadParameter(str(error), param_hint="--from") from error
+    starts = []
+    for text in texts:
+        if after := infotext.rest(text):
+            options.say(f"{source}: left out, as it comes after the parameters: {_short(after)}")
+        start = infotext.parse(text)
+        if unknown := [
+            f"{name} {_short(value)}"
+            for name, value in start.parameters.items()
+            if _UNTOLD.get(name, value) != value or not (name in _KNOWN or name in _UNTOLD)
+        ]:
+            options.say(f"{source}: left out, as it is not painted: {', '.join(unknown)}")
+        starts.append(start)
     return starts
 
 
@@ -130,33 +174,85 @@ def _job(
     job = Infotext(
         start.prompt if prompt is None else prompt,
         start.negative if negative is None else negative,
-        {**defaults, **start.parameters, **parameters},
+        {**defaults, **_start_parameters(start, parameters), **parameters},
     )
     for text, hint in ((job.prompt, "PROMPT"), (job.negative, "--negative")):
         if not text:
             raise typer.BadParameter("give one, or --from a file that has one", param_hint=hint)
-    for name, allowed in _ALLOWED.items():
+        options.check_text(text, hint)
+    for name, (pattern, allowed) in _ALLOWED.items():
         value = job.parameters.get(name)
-        if value is not None and not re.fullmatch(allowed, value):
-            raise typer.BadParameter(f"{name} is {value!r}", param_hint="--from")
+        if value is not None and not re.fullmatch(pattern, value):
+            raise typer.BadParameter(
+                f"{name} is {_short(value)}; allowed: {allowed}", param_hint="--from"
+            )
+    if int(job.parameters["Seed"]) > options.LARGEST_SEED:
+        raise typer.BadParameter(
+            f"Seed is {job.parameters['Seed']!r}; allowed: {_ALLOWED['Seed'][1]}",
+            param_hint="--from",
+        )
     return job
 
 
+def _start_parameters(start: Infotext, given: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of an infotext, with a schedule type that goes with the sampler given."""
+    found = dict(start.parameters)
+    sampler, schedule = samplers.split_name(
+        found.pop("Sampler", ""), found.pop("Schedule type", "")
+    )
+    if "Sampler" in given and "Schedule type" not in given and schedule not in ("", "Automatic"):
+        try:
+            samplers.schedule_type(given["Sampler"], schedule)
+        except (KeyError, ValueError):
+            options.say(
+                f"left out, as the sampler given cannot have it: the schedule type {schedule}"
+            )
+            schedule = ""
+    named = {"Sampler": sampler, "Schedule type": schedule}
+    return {**found, **{name: value for name, value in named.items() if value}}
+
+
 _ALLOWED = {
-    "Steps": "[1-9][0-9]*",
-    "CFG scale": r"[0-9]+(\.[0-9]+)?",
-    "Seed": f"[0-9]{{1,{options.SEED_DIGITS}}}",
-    "Size": "[0-9]+x[0-9]+",
-    "Clip skip": "[1-9][0-9]*",
+    "Steps": ("[1-9][0-9]{0,3}|10000", "1 to 10000"),
+    "CFG scale": (r"[0-9]{1,4}(\.[0-9]{1,18})?", "such as 7 or 7.5"),
+    "Seed": ("[0-9]{1,20}", f"0 to {options.LARGEST_SEED}"),
+    "Size": ("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", "such as 512x768"),
+    "Clip skip": ("[1-9]|1[0-2]", "1 to 12"),
 }
+"""What is painted with, as patterns and in words."""
+
+_KNOWN = {
+    *_ALLOWED,
+    "Sampler",
+    "Schedule type",
+    "Model",
+    "Model hash",
+    "Version",
+    *(setting.infotext for setting in SETTINGS),
+    ERROR_KEY,
+}
+_UNTOLD = {"Beta schedule alpha": "0.6", "Beta schedule beta": "0.6", "RNG": "CPU"}
+"""Parameters that change nothing if they have these values."""
+
+
+def _short(value: str) -> str:
+    """A value as messages show it."""
+    return repr(value if len(value) <= 60 else f"{value[:60]}…")
 
 
 def _settings(job: Infotext, delay: Mapping[str, object]) -> Settings:
     """The delay that an infotext has, and what the command line says besides."""
+    given = {name: value for name, value in delay.items() if value is not None}
+    if tag.cut(job.prompt)[1] and given.keys() - {"early_prompt"}:
+        options.say(
+            "the prompt has a <lazyneg:…> tag: it decides in place of the options for steps"
+        )
     try:
         before = Settings.from_infotext(job.parameters)
+        if before.enabled and "unit" in given:
+            steps = int(job.parameters["Steps"])
+            before = before.in_unit(str(given["unit"]), steps, steps)
         values = {name: getattr(before, name) for name in delay} if before.enabled else {}
-        values |= {name: value for name, value in delay.items() if value is not None}
-        return Settings.parse({"enabled": True, **values})
+        return Settings.parse({"enabled": True, **values, **given})
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from lazyneg.demo import CHECKPOINT, CONFIG
+from lazyneg.painting.samplers import split_name
 
 Number = TypeVar("Number", int, float)
 
@@ -70,15 +71,22 @@ OutputOption = Annotated[
 ]
 DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 """What is painted with where nothing is said, by the WebUI's names."""
-SEED_DIGITS = 18
-"""Digits of the largest seed: all such numbers fit into a generator of PyTorch."""
+LARGEST_SEED = 2**64 - 1
+"""What fits into a generator of PyTorch."""
 
 StepsOption = Annotated[
-    int | None, typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]")
+    int | None,
+    typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]"),
 ]
 SamplerOption = Annotated[
     str | None,
     typer.Option(help="By the WebUI's name, such as 'Euler a'.  [default: the model's own]"),
+]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The WebUI's schedule type, such as Karras.  [default: the sampler's in the WebUI]"
+    ),
 ]
 GuidanceOption = Annotated[
     float | None,
@@ -93,9 +101,27 @@ DTypeOption = Annotated[
 ]
 
 
+def say(message: str) -> None:
+    """Tells something that the user may want to know, beside the output."""
+    typer.echo(f"Note: {message}", err=True)
+
+
+def check_text(text: str, hint: str) -> None:
+    """Refuses bytes that the shell could not decode.
+
+    Raises:
+        typer.BadParameter: If there are any.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter(f"{text!a}; allowed: text in UTF-8", param_hint=hint) from error
+
+
 def webui_parameters(
     steps: int | None,
     sampler: str | None,
+    schedule: str | None,
     guidance_scale: float | None,
     width: int | None,
     height: int | None,
@@ -107,9 +133,13 @@ def webui_parameters(
     """
     if (width is None) != (height is None):
         raise typer.BadParameter("give both or none", param_hint="--width and --height")
+    if sampler is not None:
+        sampler, in_name = split_name(sampler, "")
+        schedule = schedule or in_name or None
     given = {
         "Steps": steps,
         "Sampler": sampler,
+        "Schedule type": schedule,
         "CFG scale": None if guidance_scale is None else f"{guidance_scale:g}",
         "Size": f"{width}x{height}" if width else None,
     }

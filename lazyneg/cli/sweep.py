@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lazyneg.cli import options
+from lazyneg.core import tag
 from lazyneg.core.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def sweep(
     embedding: options.EmbeddingOption = None,
     steps: options.StepsOption = None,
     sampler: options.SamplerOption = None,
+    schedule: options.ScheduleOption = None,
     guidance_scale: options.GuidanceOption = None,
     width: options.SideOption = None,
     height: options.SideOption = None,
@@ -95,7 +97,7 @@ def sweep(
     """
     parameters = {
         **options.DEFAULTS,
-        **options.webui_parameters(steps, sampler, guidance_scale, width, height),
+        **options.webui_parameters(steps, sampler, schedule, guidance_scale, width, height),
     }
     from lazyneg.sweep.plan import Grid
 
@@ -118,6 +120,7 @@ def sweep(
             )
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
+    _refuse_tags(grid)
     if float(parameters["CFG scale"]) <= 1:
         raise typer.BadParameter(
             f"{parameters['CFG scale']}; allowed: more than 1, as there is no negative prompt "
@@ -163,7 +166,7 @@ def sweep(
             torch.set_num_threads(threads)
             if maker["Device"] == "cpu":
                 maker["Threads"] = str(threads)
-            plan = Plan(grid, painter.iterations(parameters), maker)
+            plan = Plan(grid, painter.steps(parameters), maker)
             if not any(painting.negative for painting in plan.paintings):
                 raise typer.BadParameter(
                     f"{critical_steps!r} and {stop_steps!r} leave none of {plan.iterations} steps "
@@ -258,19 +261,34 @@ def _texts(texts: list[str], option: str) -> list[str]:
     stripped = [text.strip() for text in texts]
     if not all(stripped):
         raise typer.BadParameter("a text is empty; allowed: any other", param_hint=option)
+    for text in stripped:
+        options.check_text(text, option)
     return list(dict.fromkeys(stripped))
+
+
+def _refuse_tags(grid: Grid) -> None:
+    """A tag would decide when, in place of the steps that are to be compared."""
+    for texts, option in ((grid.prompts, "--prompt"), (grid.negatives, "--negative")):
+        for text in texts:
+            if tag.cut(text)[1] or tag.misuses(text, ""):
+                raise typer.BadParameter(
+                    f"{text!r} has a <{tag.NAME}:…> tag; allowed: texts without, as "
+                    "--critical-steps and --stop-steps decide",
+                    param_hint=option,
+                )
 
 
 def _seeds(text: str) -> list[int]:
     """Seeds from a list of numbers and ranges, each once."""
     seeds: dict[int, None] = {}
-    number = rf"(\d{{1,{options.SEED_DIGITS}}})"
+    number = r"([0-9]{1,20})"
     for part in text.split(","):
         match = re.fullmatch(rf"\s*{number}(?:\s*-\s*{number})?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not 0 <= last - first < _MOST_SEEDS:
+        if not 0 <= last - first < _MOST_SEEDS or last > options.LARGEST_SEED:
             raise typer.BadParameter(
-                f"{part.strip()!r}; allowed: whole numbers and ranges, such as 0-63 or 1,5,8-10",
+                f"{part.strip()!r}; allowed: whole numbers and ranges, such as 0-63 or 1,5,8-10, "
+                f"up to {options.LARGEST_SEED}",
                 param_hint="--seeds",
             )
         seeds.update(dict.fromkeys(range(first, last + 1)))

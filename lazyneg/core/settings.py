@@ -175,6 +175,32 @@ class Settings:
             return self.hires_critical_step, None
         return self.critical_step, self.stop_step or None
 
+    def in_unit(self, unit: str, steps: int, hires_steps: int) -> Settings:
+        """Settings that mean the same steps in another unit, as the page's own switch makes them.
+
+        Args:
+            unit: ``steps`` or ``percent``.
+            steps: Steps of the first pass.
+            hires_steps: Steps of the hires pass.
+        """
+        if unit == self.unit:
+            return self
+
+        def converted(value: int, of: int) -> int:
+            return min(-(-value * 100 // of), 100) if unit == "percent" else value * of // 100
+
+        critical = converted(self.critical_step, steps)
+        # 0 would mean "never stops", and a stop has to come after the start.
+        stop = self.stop_step and max(converted(self.stop_step, steps), critical + 1)
+        return dataclasses.replace(
+            self,
+            unit=unit,
+            critical_step=critical,
+            # Nothing starts at 100 percent, so nothing has to stop.
+            stop_step=0 if unit == "percent" and stop > 100 else stop,
+            hires_critical_step=converted(self.hires_critical_step, hires_steps),
+        )
+
     def infotext(self) -> dict[str, str]:
         """Infotext keys and values that reproduce these settings; empty when disabled."""
         if not self.enabled:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +13,17 @@ from lazyneg.core.window import Window
 
 NAME = "lazyneg"
 ALLOWED = f"<{NAME}:5>, <{NAME}:25%>, <{NAME}:5:15>"
+
+_NETWORK = re.compile(r"<(\w+):([^>]+)>")
+"""What the WebUI cuts out of a prompt, our tag among it."""
+
+_ALIKE = re.compile(
+    # Also with the wide brackets and colon of East Asian keyboards.
+    r"[<\uff1c]\s{0,3}(?P<name>[a-z][a-z _-]{0,20})[^<>\uff1c\uff1e\n]{0,40}[>\uff1e]?"
+    rf"|\b{NAME}\s{{0,3}}[:=\uff1a]\s{{0,3}}\d[\d:%]{{0,20}}",
+    re.IGNORECASE,
+)
+"""What may be meant as a tag."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Picture:
 def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | None:
     if not tags:
         return None
-    shown = " ".join(f"<{':'.join([NAME, *items])}>" for items in tags)
+    shown = " ".join(map(_shown, tags))
     if len(tags) > 1:
         raise SettingsError(f"more than one tag: {shown}; allowed: one of {ALLOWED}")
     try:
@@ -80,3 +94,63 @@ def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | Non
         return Settings.parse(values)
     except SettingsError as error:
         raise SettingsError(f"in the tag {shown}: {error}") from None
+
+
+def cut(prompt: str) -> tuple[str, list[list[str]]]:
+    """A prompt without the tags in it, and the arguments of each, read as the WebUI does."""
+    tags: list[list[str]] = []
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] != NAME:
+            return match[0]
+        tags.append(match[2].split(":"))
+        return ""
+
+    # What no bracket closes is never a tag, and would be looked at once for each that opens.
+    end = prompt.rfind(">") + 1
+    return _NETWORK.sub(replaced, prompt[:end]) + prompt[end:], tags
+
+
+def misuses(prompt: str, negative: str) -> list[str]:
+    """Tells of what was probably meant as a tag, and is none: misspelt, or in the wrong place.
+
+    Args:
+        prompt: The prompt of one picture, with its tags and those of its styles.
+        negative: Its negative prompt, the same.
+
+    Returns:
+        A message for each, that says what it is and what is allowed.
+    """
+    others, misplaced = cut(negative)
+    in_negative = (*(_shown(items) for items in misplaced), *_alike(others))
+    messages = [
+        *(
+            f"{shown} in the prompt is not a tag; allowed: {ALLOWED}"
+            for shown in _alike(cut(prompt)[0])
+        ),
+        *(
+            f"{shown} in the negative prompt does nothing; allowed: in the prompt, {ALLOWED}"
+            for shown in in_negative
+        ),
+    ]
+    return list(dict.fromkeys(messages))
+
+
+def _shown(items: Sequence[str]) -> str:
+    return f"<{':'.join([NAME, *items])}>"
+
+
+def _alike(text: str) -> list[str]:
+    """Parts of a text that look like a tag."""
+    # Without brackets, only the very name is told from words.
+    return [
+        match[0]
+        for match in _ALIKE.finditer(text)
+        if match["name"] is None or _is_almost_the_name(match["name"])
+    ]
+
+
+@functools.lru_cache
+def _is_almost_the_name(text: str) -> bool:
+    name = re.sub("[ _-]", "", text.lower())
+    return bool(difflib.get_close_matches(name, (NAME, "lazynegative"), cutoff=0.85))

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
+import safetensors.torch
 import torch
 from diffusers.loaders.single_file_utils import (
     infer_diffusers_model_type,
     load_single_file_checkpoint,
 )
 
-SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "DPM++ SDE": ("DPMSolverSDEScheduler", {}),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "Euler": ("EulerDiscreteScheduler", {}),
-    "LMS": ("LMSDiscreteScheduler", {}),
-    "Heun": ("HeunDiscreteScheduler", {}),
-    "DPM2": ("KDPM2DiscreteScheduler", {}),
-    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
-    "LCM": ("LCMScheduler", {}),
-    "DDIM": ("DDIMScheduler", {}),
-    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "UniPC": ("UniPCMultistepScheduler", {}),
-}
-"""The WebUI's samplers, as schedulers of diffusers."""
-
-_SCHEDULES = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas"}
+from lazyneg.painting.samplers import (
+    ALIGN_YOUR_STEPS_XL,
+    SAMPLERS,
+    SCHEDULES,
+    Levels,
+    schedule_type,
+    split_name,
+)
 
 _SINGLE_FILE = {
     "v1": "StableDiffusionPipeline",
@@ -120,11 +113,77 @@ def load_embeddings(pipe: Any, paths: Iterable[Path]) -> None:
     Raises:
         ModelError: If one cannot be used with this pipeline.
     """
+    for path in paths:
+        _load_embedding(pipe, path)
+
+
+def _load_embedding(pipe: Any, path: Path) -> None:
     try:
-        for path in paths:
-            pipe.load_textual_inversion(str(path), token=path.stem)
-    except (AttributeError, OSError, ValueError) as error:
+        for suffix, vectors in _embedding(path).items():
+            encoder = getattr(pipe, f"text_encoder{suffix}", None)
+            if encoder is None:
+                raise ValueError(f"the model has no text_encoder{suffix}")
+            size = encoder.get_input_embeddings().embedding_dim
+            if vectors.shape[-1] != size:
+                raise ValueError(
+                    f"its vectors have {vectors.shape[-1]} numbers; allowed: {size}, as the "
+                    f"model's text_encoder{suffix} has"
+                )
+            pipe.load_textual_inversion(
+                vectors,
+                token=path.stem,
+                tokenizer=getattr(pipe, f"tokenizer{suffix}"),
+                text_encoder=encoder,
+            )
+    except (
+        AttributeError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
         raise ModelError(f"the embedding {path} cannot be used: {error}") from error
+
+
+_ENCODERS = {"clip_l": "", "clip_g": "_2"}
+"""Stable Diffusion XL's, by what embeddings call them: the ending of diffusers' names."""
+
+
+def _embedding(path: Path) -> dict[str, torch.Tensor]:
+    """The vectors in a file, each by the ending of the names of its encoder and tokenizer.
+
+    Raises:
+        ValueError: If they are not in one of the known layouts.
+    """
+    found: Any
+    if path.suffix == ".safetensors":
+        found = safetensors.torch.load_file(path)
+    else:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(found, Mapping):
+        found = found.get("string_to_param", found)
+    if isinstance(found, torch.Tensor):
+        found = {"": found}
+    tensors = isinstance(found, Mapping) and all(
+        isinstance(value, torch.Tensor) and 0 < value.ndim < 3 for value in found.values()
+    )
+    if tensors and found and set(found) <= _ENCODERS.keys():
+        return {_ENCODERS[name]: vectors for name, vectors in found.items()}
+    if tensors and len(found) == 1:
+        return {"": next(iter(found.values()))}
+    shown = type(found).__name__
+    if isinstance(found, Mapping):
+        # Never the tensors themselves.
+        shown = ", ".join(
+            f"{name!r} of {list(getattr(value, 'shape', [type(value).__name__]))}"
+            for name, value in list(found.items())[:5]
+        )
+    raise ValueError(
+        f"it has {shown or 'nothing'}; allowed: one tensor of vectors, in string_to_param or not, "
+        "or for Stable Diffusion XL clip_l and clip_g"
+    )
 
 
 def short_hash(path: Path) -> str:
@@ -144,48 +203,168 @@ def short_hash(path: Path) -> str:
     return digest.hexdigest()[:10]
 
 
-def set_sampler(pipe: Any, name: str, schedule: str) -> None:
-    """Gives a pipeline one of the WebUI's samplers.
+def set_sampler(pipe: Any, name: str, schedule: str, steps: int) -> None:
+    """Gives a pipeline one of the WebUI's samplers, with the noise levels that the WebUI gives it.
 
     Args:
         pipe: The pipeline.
-        name: The sampler, or the class of the scheduler that the pipeline has.
+        name: The sampler, or the class of the scheduler that the pipeline has; empty keeps it.
         schedule: The WebUI's schedule type, empty for the sampler's own.
+        steps: Steps of the run.
 
     Raises:
-        ModelError: If one of them is not known.
+        ModelError: If one of them is not known, or not for this pipeline.
     """
-    for known in _SCHEDULES:
-        # Once the schedule was a part of the name.
-        if name.endswith(f" {known}"):
-            name, schedule = name.removesuffix(f" {known}"), known
-    own = sampler_of(pipe)
-    if name == own["Sampler"] and schedule == own.get("Schedule type", ""):
+    kind = type(pipe.scheduler).__name__
+    if name in ("", kind) and schedule in ("", "Automatic"):
         return
+    own = _name_of(pipe)
+    name, schedule = split_name(own or kind if name in ("", kind) else name, schedule)
     if name not in SAMPLERS:
         raise ModelError(f"the sampler is {name!r}; allowed: {', '.join(SAMPLERS)}")
-    if schedule not in ("", "Automatic", *_SCHEDULES):
+    if not hasattr(pipe.scheduler, "alphas_cumprod"):
         raise ModelError(
-            f"the schedule type is {schedule!r}; allowed: Automatic, {', '.join(_SCHEDULES)}"
+            f"the sampler is {name!r}; allowed for this model: {kind}, as it is not of a kind that "
+            "the WebUI's samplers are painted for"
         )
-    kind, options = SAMPLERS[name]
-    sigmas = {option: schedule == known for known, option in _SCHEDULES.items()}
-    pipe.scheduler = getattr(diffusers, kind).from_config(
-        pipe.scheduler.config, **options, **sigmas
-    )
+    try:
+        wanted = schedule_type(name, schedule)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if name != own or (wanted is not None and wanted != _schedule_of(pipe, name, steps)):
+        pipe.scheduler = _scheduler(pipe, name, wanted)
 
 
-def sampler_of(pipe: Any) -> dict[str, str]:
-    """The WebUI's parameters for a pipeline's scheduler; else the name of its class."""
+def sampler_of(pipe: Any, steps: int) -> dict[str, str]:
+    """The WebUI's parameters that say what a pipeline's scheduler does; else its class's name.
+
+    Args:
+        pipe: The pipeline.
+        steps: Steps of the run.
+    """
+    name = _name_of(pipe)
+    if name is None:
+        return {"Sampler": type(pipe.scheduler).__name__}
+    sampler = SAMPLERS[name]
+    if sampler.automatic is None:
+        return {"Sampler": name}
+    schedule = _schedule_of(pipe, name, steps)
+    if schedule is None:
+        return {"Sampler": sampler.scheduler}
+    # Where the WebUI's default is what every version of it does, it goes without saying.
+    default = schedule == sampler.automatic == "Uniform"
+    return {"Sampler": name, **({} if default else {"Schedule type": schedule})}
+
+
+def evaluations(pipe: Any) -> int:
+    """Iterations of a pipeline's loop that make one step of its sampler."""
+    kind = type(pipe.scheduler).__name__
+    known = (sampler.evaluations for sampler in SAMPLERS.values() if sampler.scheduler == kind)
+    return next(known, 1)
+
+
+def _name_of(pipe: Any) -> str | None:
+    """The WebUI's name for a pipeline's sampler, whatever its noise levels."""
     kind = type(pipe.scheduler).__name__
     config = pipe.scheduler.config
-    names = [
-        name
-        for name, (known, options) in SAMPLERS.items()
-        if kind == known and all(config.get(key) == value for key, value in options.items())
-    ]
-    found = {"Sampler": names[0] if names else kind}
-    for known, option in _SCHEDULES.items():
-        if config.get(option):
-            found["Schedule type"] = known
-    return found
+    for name, sampler in SAMPLERS.items():
+        if kind == sampler.scheduler and all(
+            config.get(key) == value for key, value in sampler.options.items()
+        ):
+            return name
+    return None
+
+
+def _schedule_of(pipe: Any, name: str, steps: int) -> str | None:
+    """The schedule type under which the WebUI runs through the same noise levels."""
+    if isinstance(pipe.scheduler, _Scheduled):
+        return pipe.scheduler.schedule
+    own = _timesteps(pipe.scheduler, steps)
+    apart = {}
+    for schedule in SCHEDULES:
+        theirs = _timesteps(_scheduler(pipe, name, schedule), steps)
+        if own.shape == theirs.shape:
+            apart[schedule] = np.abs(own - theirs).mean()
+    nearest = min(apart, key=apart.__getitem__, default=None)
+    # Half a timestep of the training, as some of diffusers' are rounded.
+    return nearest if nearest is not None and apart[nearest] <= 0.5 else None
+
+
+def _timesteps(scheduler: Any, steps: int) -> Levels:
+    """The timesteps of a run; none where there is no such run."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    try:
+        fresh.set_timesteps(steps)
+    except ValueError:
+        return np.full(1, np.inf)
+    timesteps: Levels = fresh.timesteps.double().numpy()
+    return timesteps
+
+
+def _scheduler(pipe: Any, name: str, schedule: str | None) -> Any:
+    """A scheduler for a pipeline's model that is one of the WebUI's samplers."""
+    sampler = SAMPLERS[name]
+    kind: Any = getattr(diffusers, sampler.scheduler)
+    options = {
+        **sampler.options,
+        **dict.fromkeys(("use_karras_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False),
+        "use_exponential_sigmas": False,
+    }
+    if schedule is not None:
+        levels = SCHEDULES[schedule]
+        if schedule == "Align Your Steps" and "StableDiffusionXL" in type(pipe).__name__:
+            levels = ALIGN_YOUR_STEPS_XL
+        way = _OneLevel if sampler.evaluations == 1 else _TwoLevels
+        about = {"schedule": schedule, "levels": staticmethod(levels), "cut": sampler.cut}
+        kind = type(sampler.scheduler, (way, kind), about)
+        options |= {
+            "timestep_spacing": "linspace",
+            "final_sigmas_type": "zero",
+            "use_exponential_sigmas": way is _TwoLevels,
+        }
+    return kind.from_config(pipe.scheduler.config, **options)
+
+
+class _Scheduled:
+    """What gives a scheduler of diffusers the noise levels of a schedule type.
+
+    diffusers' own options for that differ from the WebUI's schedules in their ends, in rounding
+    and by scheduler, and some schedulers have none.
+    """
+
+    schedule: str
+    levels: Any
+    cut: bool
+    alphas_cumprod: torch.Tensor
+
+    def _wanted(self, steps: int) -> Levels:
+        wanted: Levels = self.levels(steps + self.cut, self._training())
+        return wanted[:-1] if self.cut else wanted
+
+    def _training(self) -> Levels:
+        alphas = self.alphas_cumprod.double().cpu().numpy()
+        levels: Levels = np.sqrt((1 - alphas) / alphas)
+        return levels
+
+
+class _OneLevel(_Scheduled):
+    """For schedulers with one noise level a step."""
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        super().set_timesteps(num_inference_steps, device)  # type: ignore[misc]
+        levels = self._wanted(num_inference_steps)
+        training = np.log(self._training())
+        timesteps = np.interp(np.log(levels), training, np.arange(len(training)))
+        self.sigmas = torch.tensor([*levels, 0], dtype=torch.float32)
+        self.timesteps = torch.tensor(timesteps, dtype=torch.float32, device=device)
+        self.num_inference_steps = len(levels)
+        if "init_noise_sigma" in vars(self):
+            # Not pure noise, but that of the first level.
+            self.init_noise_sigma = float(levels[0] / np.hypot(levels[0], 1))
+
+
+class _TwoLevels(_Scheduled):
+    """For schedulers that put further noise levels between those of the steps."""
+
+    def _convert_to_exponential(self, in_sigmas: Levels, num_inference_steps: int) -> Levels:
+        return self._wanted(num_inference_steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Painter:
             # Its noise does not come from the pipeline's generators.
             self.pipe.scheduler.noise_sampler_seed = list(seeds)
         try:
-            with self._delayed(settings):
+            with self._delayed(settings, wanted):
                 result = self.pipe(**self._arguments(job, seeds))
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             batch = ", a smaller --batch-size" if len(seeds) > 1 else ""
@@ -106,12 +107,13 @@ class Painter:
                 f"out of memory on {self.pipe.device}: try a smaller --width and --height{batch}, "
                 "--dtype float16 or --device cpu"
             ) from error
-        except (DelayError, ValueError) as error:
+        except (DelayError, IndexError, ValueError) as error:
             raise ModelError(str(error)) from error
         if not hasattr(result, "images"):
             raise ModelError(f"{type(self.pipe).__name__} paints no pictures")
+        sampler = models.sampler_of(self.pipe, int(wanted["Steps"]))
         return [
-            (picture, self._infotext(job, seed, picture, settings))
+            (picture, self._infotext(job, sampler, seed, picture, settings))
             for seed, picture in zip(seeds, result.images, strict=True)
         ]
 
@@ -131,8 +133,21 @@ class Painter:
             "diffusers": diffusers.__version__,
         }
 
+    def steps(self, wanted: Mapping[str, str]) -> int:
+        """Steps of the sampler: what the critical step is counted in, as in the WebUI.
+
+        Both evaluations of a second-order step are one. PLMS has a step more than asked for.
+
+        Args:
+            wanted: The WebUI's parameters.
+
+        Raises:
+            ModelError: If the sampler is not known, or cannot make so many steps.
+        """
+        return math.ceil(self.iterations(wanted) / models.evaluations(self.pipe))
+
     def iterations(self, wanted: Mapping[str, str]) -> int:
-        """Iterations of the pipeline's loop: what the critical step is counted in.
+        """Iterations of the pipeline's loop.
 
         Args:
             wanted: The WebUI's parameters.
@@ -154,14 +169,25 @@ class Painter:
 
     def _set_scheduler(self, wanted: Mapping[str, str]) -> None:
         self.pipe.scheduler = self.scheduler
-        if "Sampler" in wanted:
-            models.set_sampler(self.pipe, wanted["Sampler"], wanted.get("Schedule type", ""))
+        models.set_sampler(
+            self.pipe,
+            wanted.get("Sampler", ""),
+            wanted.get("Schedule type", ""),
+            int(wanted["Steps"]),
+        )
 
-    def _infotext(self, job: Infotext, seed: int, picture: Image, settings: Settings) -> Infotext:
+    def _infotext(
+        self,
+        job: Infotext,
+        sampler: Mapping[str, str],
+        seed: int,
+        picture: Image,
+        settings: Settings,
+    ) -> Infotext:
         wanted = job.parameters
         made = {
             "Steps": wanted["Steps"],
-            **models.sampler_of(self.pipe),
+            **sampler,
             "CFG scale": wanted["CFG scale"],
             "Seed": str(seed),
             "Size": f"{picture.width}x{picture.height}",
@@ -171,16 +197,20 @@ class Painter:
         }
         return Infotext(job.prompt, job.negative, made)
 
-    def _delayed(self, settings: Settings) -> contextlib.AbstractContextManager[Any]:
+    def _delayed(
+        self, settings: Settings, wanted: Mapping[str, str]
+    ) -> contextlib.AbstractContextManager[Any]:
         if not settings.enabled:
             return contextlib.nullcontext()
-        return lazyneg.lazy_negative(
-            self.pipe,
-            settings.critical_step,
-            settings.unit,
-            settings.stop_step,
-            settings.early_prompt,
-        )
+        begin, unit, stop = settings.critical_step, settings.unit, settings.stop_step or None
+        if (iterations := models.evaluations(self.pipe)) > 1:
+            # The loop counts each evaluation, the settings count steps.
+            window = settings.window(int(wanted["Steps"]))
+            begin, unit = window.critical * iterations, "steps"
+            stop = window.stop and window.stop * iterations
+            if window.stop is not None and window.stop <= window.critical:
+                begin, stop = window.steps * iterations, None
+        return lazyneg.lazy_negative(self.pipe, begin, unit, stop, settings.early_prompt)
 
     def _arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
         wanted = job.parameters

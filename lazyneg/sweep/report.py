@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -53,6 +55,7 @@ def write(
     )
     environment.filters["share"] = share_text
     environment.filters["number"] = number_text
+    environment.filters["markdown"] = markdown_text
     for name in ("report.md", "index.html"):
         text = environment.get_template(name).render(
             plan=plan,
@@ -155,3 +158,9 @@ def number_text(estimate: Estimate | None) -> str:
     if estimate.seeds == 1:
         return f"{estimate.value:.3g} (one seed)"
     return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
+
+
+def markdown_text(text: str) -> str:
+    """A text that Markdown shows as it is, in one line: neither its marks nor HTML's."""
+    marked = re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", " ".join(text.split()))
+    return html.escape(marked, quote=False)

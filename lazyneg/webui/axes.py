@@ -9,7 +9,7 @@ from typing import Any
 from modules import scripts
 
 from lazyneg.core.settings import BY_NAME
-from lazyneg.webui.sampling import OVERRIDES
+from lazyneg.webui.job import OVERRIDES
 
 AXES: tuple[tuple[str, str], ...] = (
     ("Critical step", "critical_step"),

@@ -11,11 +11,11 @@ from modules import shared
 from modules.options import OptionHTML, OptionInfo
 
 from lazyneg.core.settings import SETTINGS, SLIDER_MAXIMUM, Setting
+from lazyneg.webui.job import INFOTEXT_AT_ZERO
 
 SECTION = ("lazyneg", "Lazy Negative")
 OPEN = "lazyneg_open"
 """Option that javascript/lazyneg.js reads when the page has loaded."""
-INFOTEXT_AT_ZERO = "lazyneg_infotext_at_zero"
 
 DEFAULTS_NOTE = (
     "What a new session starts with, in both tabs. The Defaults page keeps the same values, "
@@ -41,11 +41,6 @@ def add_section() -> None:
     for setting in SETTINGS:
         if (key := _keys(setting)[0]) in saved:
             shared.opts.data[_option(setting)] = saved[key]
-
-
-def infotext_at_zero() -> bool:
-    # A host started without the page has no section.
-    return bool(getattr(shared.opts, INFOTEXT_AT_ZERO, True))
 
 
 def _option(setting: Setting) -> str:

@@ -10,7 +10,7 @@ from lazyneg.core.tag import NAME
 
 
 class PromptTag(extra_networks.ExtraNetwork):
-    """The host cuts the tag out of the prompt; each picture's own is read in ``sampling``.
+    """The host cuts the tag out of the prompt; each picture's own is read in ``job``.
 
     Nothing happens here because the host hands over the tags of a batch's first prompt only.
     """

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
-
-from modules import script_callbacks, scripts
+from lazyneg.webui.host import needs
 
 
 def register() -> type | None:
     """Registers the callbacks and returns the script class, which the host finds by itself.
 
-    Returns ``None`` on a host that does not hand the denoiser to its callbacks, without which
-    there is no telling which step is being made, or does not announce each pass.
+    Returns ``None`` on a host that cannot be served, and says why.
     """
-    given = inspect.signature(script_callbacks.CFGDenoiserParams).parameters
-    if "denoiser" not in given or not hasattr(scripts.Script, "process_before_every_sampling"):
-        print(
-            "Lazy Negative: this WebUI is too old. The extension stays off; "
-            "WebUI 1.10.0 or newer is needed."
-        )
+    if (reason := needs.shortcoming()) is not None:
+        print(f"Lazy Negative is off: {reason}.")
         return None
 
-    # An old host lacks more than this that they import.
-    from lazyneg.webui import axes, options, prompt_tag, sampling
+    # Not before it is sure that the host has what they import.
+    from modules import script_callbacks
+
+    from lazyneg.webui import denoising, prompt_tag
     from lazyneg.webui.script import LazyNegativeScript
 
-    script_callbacks.on_cfg_denoiser(sampling.on_cfg_denoiser)
-    script_callbacks.on_ui_settings(options.add_section)
-    script_callbacks.on_before_ui(axes.add_axes)
+    script_callbacks.on_cfg_denoiser(denoising.on_cfg_denoiser)
     script_callbacks.on_before_ui(prompt_tag.register_tag)
+    if _has("the axes of the X/Y/Z plot are", needs.AXES):
+        from lazyneg.webui import axes
+
+        script_callbacks.on_before_ui(axes.add_axes)
+    if _has("the section on the Settings page is", needs.SETTINGS_PAGE):
+        from lazyneg.webui import options
+
+        script_callbacks.on_ui_settings(options.add_section)
     return LazyNegativeScript
+
+
+def _has(part: str, names: needs.Names) -> bool:
+    """Whether the host has what a part needs; says so where it has not."""
+    lacking = list(needs.missing(names))
+    if lacking:
+        print(f"Lazy Negative: {part} off, as this WebUI has no {', '.join(lacking)}.")
+    return not lacking

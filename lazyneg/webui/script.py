@@ -17,7 +17,7 @@ from lazyneg.core.settings import (
     Settings,
     SettingsError,
 )
-from lazyneg.webui import sampling
+from lazyneg.webui import denoising, job
 
 
 class LazyNegativeScript(scripts.Script):
@@ -61,13 +61,13 @@ class LazyNegativeScript(scripts.Script):
         return [controls[setting.name] for setting in SETTINGS]
 
     def process(self, p: Any, *args: object) -> None:
-        sampling.start_job(p, args)
+        job.start_job(p, args)
 
     def process_batch(self, p: Any, *args: object, batch_number: int, **kwargs: object) -> None:
-        sampling.start_batch(p, batch_number)
+        job.start_batch(p, batch_number)
 
     def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
-        sampling.start_pass(p)
+        denoising.start_pass(p)
 
     def _timeline(self) -> str:
         """Where javascript/lazyneg.js draws, with what it has to know from here."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.host.conftest import WebUI, start, webui_files
+from tests.host.conftest import WebUI, data, host, start
+from tests.host.hosts import Host
 
-__all__ = ["webui_files"]
+__all__ = ["data", "host"]
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -21,15 +22,23 @@ FLAGS = (
 )
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 ACCORDION = "enabled-visible-checkbox"
+SET = """
+([selector, value]) => {
+    const field = document.querySelector(selector);
+    field.value = value;
+    for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, {bubbles: true}));
+}
+"""
+"""Fills in a number, also of a tab that is not shown."""
 NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "early_prompt")
 
 
 @pytest.fixture(scope="session")
-def server(webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
-    (webui_files[2] / "styles.csv").write_text(
+def server(host: Host, data: Path) -> Iterator[WebUI]:
+    (data / "styles.csv").write_text(
         "name,prompt,negative_prompt\nart school,,low contrast\n", encoding="utf-8"
     )
-    with contextmanager(start)(*webui_files) as webui:
+    with contextmanager(start)(host, data) as webui:
         yield webui
 
 
@@ -77,6 +86,10 @@ class Page:
         self.raw.wait_for_selector(self.id("txt2img", ACCORDION), state="attached")
         # The host fetches its settings last.
         self.raw.wait_for_function("Object.keys(opts).length > 0")
+        # Hosts start with different ones.
+        for tab in ("txt2img", "img2img"):
+            for name, value in (("steps", 20), ("cfg_scale", 7)):
+                self.raw.evaluate(SET, [f"#{tab}_{name} input[type=number]", value])
         self.settle()
 
     def id(self, tab: str, name: str) -> str:
@@ -147,9 +160,21 @@ class Page:
     def track(self, row: int = 0, tab: str = "txt2img") -> Any:
         return self.inside(tab, ".lazyneg-track").nth(row)
 
+    def pick(self, dropdown: str, choice: str) -> None:
+        self.raw.locator(f"{dropdown} input").first.fill(choice)
+        self.raw.locator(f"{dropdown} ul li", has_text=choice).first.click()
+        self.settle()
+
+    def chosen(self, dropdown: str) -> str:
+        return str(self.raw.locator(f"{dropdown} input").first.input_value())
+
     def hires_fix(self) -> None:
+        """Opens or closes the hires pass' accordion, with an upscaler that needs no model."""
         self.raw.click("#txt2img_hr .label-wrap")
         self.settle()
+        upscaler = self.raw.locator("#txt2img_hr_upscaler")
+        if upscaler.is_visible() and self.chosen("#txt2img_hr_upscaler") != self.server.upscaler:
+            self.pick("#txt2img_hr_upscaler", self.server.upscaler)
 
     def generate(self, tab: str = "txt2img") -> None:
         """Makes small pictures with the settings shown."""

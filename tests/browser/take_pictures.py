@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS, Page, opened
 from tests.host.conftest import WebUI
+from tests.host.hosts import A1111
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -75,5 +76,5 @@ def take(browser: Any, server: WebUI) -> None:
 if __name__ == "__main__":
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        take(chromium, WebUI(sys.argv[1], Path()))
+        take(chromium, WebUI(sys.argv[1], Path(), A1111))
         chromium.close()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.browser.conftest import Page, opened
 from tests.host.conftest import WebUI, same
+from tests.host.hosts import REFORGE
 
 NEVER = "never acts"
 FROM_START = "from the start"
@@ -150,6 +151,35 @@ def test_warnings_in_words(page: Page) -> None:
     page.text("#txt2img_prompt", "a cat")
     page.settle()
     assert page.warnings().startswith("Off.")
+
+
+def test_the_hires_pass_may_have_a_guidance_of_its_own(page: Page, server: WebUI) -> None:
+    page.enable()
+    page.text("#txt2img_neg_prompt", "ugly")
+    page.hires_fix()
+    if not page.raw.locator("#txt2img_hr_cfg").count():
+        pytest.skip(f"{server.kind.name} knows one guidance for both passes")
+    everywhere, first, hires = "negative prompts have no effect.", "first pass (CFG", "(Hires CFG"
+    for guidance, hires_guidance, warned in (
+        (7, 7, None),
+        (1, 7, first),
+        (7, 1, hires),
+        (1, 1, everywhere),
+    ):
+        page.number("#txt2img_cfg_scale", guidance)
+        page.number("#txt2img_hr_cfg", hires_guidance)
+        page.settle()
+        told = [text for text in (everywhere, first, hires) if text in page.warnings()]
+        assert told == ([warned] if warned else [])
+    if server.kind is REFORGE:
+        # There 0 means the guidance of the first pass.
+        page.number("#txt2img_hr_cfg", 0)
+        page.settle()
+        assert everywhere in page.warnings()
+    page.number("#txt2img_cfg_scale", 7)
+    page.number("#txt2img_hr_cfg", 1)
+    page.hires_fix()
+    assert page.warnings() == "", "there is no hires pass"
 
 
 def test_switching_the_unit_converts_the_values_and_the_range(page: Page) -> None:

@@ -9,14 +9,15 @@ from PIL import Image
 from tests.browser.conftest import Page
 from tests.host.conftest import DEFAULTS, WebUI
 
-SAMPLER = {"sampler_name": "DPM++ 2M"}  # the page's own default
 PLOT = "#script_txt2img_xyz_plot_"
 
 
-def pick(page: Page, dropdown: str, choice: str) -> None:
-    page.raw.locator(f"{dropdown} input").first.fill(choice)
-    page.raw.locator(f"{dropdown} ul li", has_text=choice).first.click()
-    page.settle()
+def sampler(page: Page) -> dict[str, str]:
+    """What the page makes its pictures with."""
+    return {
+        "sampler_name": page.chosen("#txt2img_sampling"),
+        "scheduler": page.chosen("#txt2img_scheduler"),
+    }
 
 
 def plot(page: Page, axes: dict[str, tuple[str, str]]) -> Image.Image:
@@ -25,10 +26,11 @@ def plot(page: Page, axes: dict[str, tuple[str, str]]) -> Image.Image:
     page.text("#txt2img_neg_prompt", str(DEFAULTS["negative_prompt"]))
     for name in ("steps", "seed", "cfg_scale"):
         page.number(f"#txt2img_{name}", float(str(DEFAULTS[name])))
-    pick(page, "#txt2img_script_container #script_list", "X/Y/Z plot")
+    page.pick("#txt2img_sampling", "Euler")
+    page.pick("#txt2img_script_container #script_list", "X/Y/Z plot")
     page.raw.uncheck(f"{PLOT}draw_legend input")
     for axis, (label, values) in axes.items():
-        pick(page, f"{PLOT}{axis}_type", label)
+        page.pick(f"{PLOT}{axis}_type", label)
         page.text(f"{PLOT}{axis}_values", values)
     page.generate()
     source = page.raw.locator("#txt2img_gallery img").first.get_attribute("src")
@@ -44,7 +46,7 @@ def test_the_plot_draws_the_critical_steps_it_is_given(
     grid = plot(page, {"x": ("[Lazy Negative] Critical step", values), "y": ("Nothing", "")})
     cells = np.split(np.asarray(grid), len(steps), axis=1)
     for step, cell in zip(steps, cells):
-        assert (cell == server(lazy=[True, step], **SAMPLER).pixels[0]).all()
+        assert (cell == server(lazy=[True, step], **sampler(page)).pixels[0]).all()
     assert (cells[0] != cells[1]).any()
 
 
@@ -59,5 +61,5 @@ def test_the_other_axes_take_their_values_by_name(page: Page, server: WebUI) -> 
     rows = np.split(np.asarray(grid), 2, axis=0)
     for stop, row in zip((6, 7), rows):
         off, on = np.split(row, 2, axis=1)
-        assert (off == server(**SAMPLER).pixels[0]).all()
-        assert (on == server(lazy=[True, 5, "steps", stop], **SAMPLER).pixels[0]).all()
+        assert (off == server(**sampler(page)).pixels[0]).all()
+        assert (on == server(lazy=[True, 5, "steps", stop], **sampler(page)).pixels[0]).all()

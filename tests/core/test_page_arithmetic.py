@@ -120,5 +120,25 @@ def test_converted_settings_are_allowed() -> None:
         assert Settings.parse({"enabled": True, **settings}).unit == settings["unit"]
 
 
+def test_the_core_converts_as_the_page_does() -> None:
+    cases = [
+        ({"critical_step": critical, "stop_step": stop, "hires": "own",
+          "hires_critical_step": hires, "unit": unit}, other, steps, hires_steps)
+        for unit, other in (("steps", "percent"), ("percent", "steps"), ("steps", "steps"))
+        for critical, stop, hires in ((5, 0, 0), (5, 15, 3), (0, 1, 7), (99, 100, 20), (33, 34, 50))
+        for steps, hires_steps in ((20, 10), (1, 1), (7, 150), (33, 20), (150, 99))
+    ]  # fmt: skip
+    converted = in_node(
+        f"""
+        const cases = {json.dumps(cases)};
+        console.log(JSON.stringify(cases.map((it) => lazyneg.convert(...it))));
+        """
+    )
+    for (settings, unit, steps, hires_steps), expected in zip(cases, converted, strict=True):
+        before = Settings.parse({"enabled": True, **settings})
+        after = before.in_unit(unit, steps, hires_steps)
+        assert {name: getattr(after, name) for name in FIELDS} == expected
+
+
 if __name__ == "__main__":
     TABLE.write_text(written(cases()), "utf-8")

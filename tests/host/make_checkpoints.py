@@ -1,4 +1,4 @@
-"""Makes the small random files that the host tests run on. Runs in the host's own Python.
+"""Makes the small random checkpoints that A1111 is tested on. Runs in its own Python.
 
 Usage: python make_checkpoints.py WEBUI_DIR DATA_DIR
 
@@ -6,9 +6,7 @@ The shapes are those of the host's own model classes, the weights are random, so
 of every prompt shows in the picture. Files (in the folders that the host looks into):
 
 - ``sd1``, ``sd1b``: Stable Diffusion 1, twice; ``sd1-long``, the first with its usual noise
-  levels; ``sd1-inpainting``; ``sd2``, ``sd2-v``; ``sdxl``, ``sdxl-refiner``; ``sd3``;
-- ``EasyNegativeV2``, a textual inversion of two vectors for SD 1; ``style``, a LoRA for its text
-  encoder and UNet.
+  levels; ``sd1-inpainting``; ``sd2``, ``sd2-v``; ``sdxl``, ``sdxl-refiner``; ``sd3``.
 """
 
 from __future__ import annotations
@@ -105,8 +103,6 @@ def main() -> None:
         )
     write_sdxl(checkpoints, clip)
     write_sd3(checkpoints)
-    write_embedding(DATA / "embeddings")
-    write_lora(DATA / "models" / "Lora", sd1)
 
 
 def random_like(state: Tensors, seed: int, **louder: float) -> Tensors:
@@ -385,34 +381,6 @@ def write_clip(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
-
-
-def write_embedding(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    vectors = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(10))
-    save_file({"emb_params": vectors}, folder / "EasyNegativeV2.safetensors")
-
-
-def write_lora(folder: Path, sd1: Tensors) -> None:
-    """Rank 2 on one matrix of the text encoder and one of the UNet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(11)
-    lora = {}
-    for name, key in (
-        (
-            "lora_te_text_model_encoder_layers_1_self_attn_q_proj",
-            "cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.q_proj.weight",
-        ),
-        (
-            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
-            "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight",
-        ),
-    ):
-        rows, columns = sd1[key].shape
-        lora[f"{name}.lora_up.weight"] = torch.randn(rows, 2, generator=generator)
-        lora[f"{name}.lora_down.weight"] = torch.randn(2, columns, generator=generator)
-        lora[f"{name}.alpha"] = torch.tensor(2.0)
-    save_file(lora, folder / "style.safetensors")
 
 
 def save(path: Path, weights: Tensors, config: dict[str, Any] | None) -> None:

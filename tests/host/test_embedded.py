@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from PIL import Image
 
 import lazyneg
 from lazyneg import demo
-from lazyneg.demo import checkpoint
 from lazyneg.demo.detector import Detector
 from lazyneg.demo.scenes import FACTS
 
@@ -24,15 +21,6 @@ from .conftest import WebUI, same
 
 STEPS = 20
 GUIDANCE = 5.0
-
-
-@pytest.fixture(scope="module")
-def embedded(webui: WebUI, webui_files: tuple[Path, str, Path]) -> Iterator[WebUI]:
-    checkpoint.copy_to(webui_files[2] / "models" / "Stable-diffusion")
-    webui.post("refresh-checkpoints", {})
-    webui.options(sd_model_checkpoint=demo.CHECKPOINT.name)
-    yield webui
-    webui.options(sd_model_checkpoint="sd1.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from .conftest import DEFAULTS, TITLE, WebUI, same
 Pixels = NDArray[np.uint8]
 
 PROMPT = "girl eating pizza"
-HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,35 @@ def test_a_malformed_tag_is_reported_and_has_no_effect(webui: WebUI, tag: str) -
         assert "allowed" in " ".join(tagged.info["infotexts"])
 
 
+@pytest.mark.parametrize(
+    ("about", "named"),
+    [
+        ({"prompt": f"{PROMPT} <LAZYNEG:5>"}, "<LAZYNEG:5> in the prompt is not a tag"),
+        ({"prompt": f"{PROMPT} <lazy neg:5>"}, "<lazy neg:5> in the prompt is not a tag"),
+        ({"negative_prompt": "hat <lazyneg:5>"}, "<lazyneg:5> in the negative prompt does nothing"),
+        ({"hr_prompt": "a dog <Lazyneg:5>", **HIRES}, "<Lazyneg:5> in the prompt is not a tag"),
+        (
+            {"hr_negative_prompt": "hat <lazyneg:3>", **HIRES},
+            "<lazyneg:3> in the negative prompt does nothing",
+        ),
+        ({"styles": ["tagged"]}, "<lazyneg:2> in the negative prompt does nothing"),
+    ],
+)
+@pytest.mark.parametrize("lazy", [None, [True, 4]])
+def test_what_is_no_tag_is_told(
+    webui: WebUI, about: dict[str, Any], named: str, lazy: list[Any] | None
+) -> None:
+    """Misspelt or in the wrong place."""
+    made = webui(lazy, **about)
+    assert made.params["LazyNeg error"].startswith(named)
+    assert "allowed: " in made.params["LazyNeg error"]
+    assert named in made.infotext
+    assert ("LazyNeg critical step" in made.params) == bool(lazy)
+    # It goes on with the settings.
+    assert "LazyNeg error" not in webui(lazy).params
+
+
+@pytest.mark.usefixtures("decoded")  # some hosts do not note how else pictures are decoded
 def test_the_infotext_reproduces_the_picture(webui: WebUI) -> None:
     abouts: list[dict[str, Any]] = [
         {"prompt": f"{PROMPT} <lazyneg:4>", "lazy": [True, 6, "steps", 7]},
@@ -74,11 +103,10 @@ def test_the_infotext_reproduces_the_picture(webui: WebUI) -> None:
     ]
     for about in abouts:
         made = webui(**about)
-        # The host's API does not take its own "Use same sampler" from an infotext.
-        again = pictures(webui, {"infotext": made.infotext, "hr_sampler_name": "Euler"})
-        assert (made.pixels[0] == again[0]).all()
+        assert same(made, webui.again(made.infotext))
 
 
+@pytest.mark.usefixtures("decoded")
 def test_each_picture_of_a_batch_has_its_own_tag(webui: WebUI) -> None:
     def matrix(second: str, lazy: Any = None, **about: Any) -> list[Pixels]:
         """Both pictures of one batch, of which the second has more in its prompt."""

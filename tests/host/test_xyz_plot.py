@@ -76,7 +76,7 @@ def test_enabled_and_stop_step(webui: WebUI, script: dict[str, Any]) -> None:
 
 
 def test_hires(webui: WebUI, script: dict[str, Any]) -> None:
-    hires = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "steps": 6}
+    hires = {"enable_hr": True, "hr_scale": 1.5, "steps": 6}
     hires["denoising_strength"] = 0.8
     axis = ("[Lazy Negative] Hires", "full, same, own")
     cells = plot(webui, script, [True, 3, "steps", 0, "full", 2], axis, **hires)

@@ -9,10 +9,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from lazyneg.cli import app
+from lazyneg.painting import pictures
 
 ROOT = Path(__file__).parents[2]
 BASE = ["--prompt", "girl", "--negative", "glasses, hat", "--steps", "4", "--device", "cpu"]
@@ -156,6 +158,10 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
     [
         (["--seeds", "5-3"], "'5-3'; allowed: whole numbers and ranges"),
         (["--seeds", "one"], "'one'; allowed"),
+        (["--seeds", str(2**64)], "such as 0-63 or 1,5,8-10, up to 18446744073709551615"),
+        (["--prompt", "girl <lazyneg:5>"], "'girl <lazyneg:5>' has a <lazyneg:…> tag; allowed: te"),
+        (["--negative", "ugly <LAZYNEG:5>"], "'ugly <LAZYNEG:5>' has a <lazyneg:…> tag; allowed"),
+        (["--prompt", "girl \udce9"], "'girl \\udce9'; allowed: text in UTF-8"),
         (["--critical-steps", "0,2.5"], "'2.5'; allowed: whole numbers from 0"),
         (["--critical-steps", "-1"], "'-1'; allowed"),
         (["--critical-steps", "101", "--unit", "percent"], "critical_step is 101 percent"),
@@ -206,6 +212,7 @@ def test_errors_name_what_is_wrong(arguments: list[str], message: str) -> None:
         (["--detector", "clip:nowhere"], "nowhere is not a model of transformers"),
         (["--object", "glasses"], "give a --detector that finds it"),
         (["--sampler", "Guess"], "the sampler is 'Guess'; allowed: DPM++ 2M"),
+        (["--schedule", "Karras"], "the schedule type is 'Karras', but DDIM has timesteps of its"),
         (["--width", "33", "--height", "16"], "divisible by 8"),
     ],
 )
@@ -215,3 +222,24 @@ def test_errors_of_models_and_detectors(
     result = sweep(*BASE, "--model", model, "--output", tmp_path / "new", *arguments)
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
+
+
+def test_seeds_as_large_as_torch_takes(model: Path, tmp_path: Path) -> None:
+    seeds = [2**64 - 2, 2**64 - 1, 0, 2**63]
+    result = sweep(*SMALL, "--model", model, "--output", tmp_path, "--seeds",
+                   f"{seeds[0]}-{seeds[1]},0,{seeds[3]}")  # fmt: skip
+    assert result.exit_code == 0
+    table = pd.read_csv(tmp_path / "pictures.csv", dtype=str)
+    assert list(table.seed[:4]) == list(map(str, seeds))
+    assert len({(tmp_path / "pictures" / name).read_bytes() for name in table.picture[:4]}) == 4
+
+
+def test_a_schedule_type_is_painted_and_told(model: Path, tmp_path: Path) -> None:
+    options = [*SMALL, "--model", model, "--output", tmp_path, "--sampler", "Heun"]
+    result = sweep(*options, "--schedule", "Karras", "--dry-run")
+    # Steps of the sampler, though its loop has more.
+    assert "30 to make in 18 batches of up to 2, 72 denoiser steps" in result.stdout
+    assert sweep(*options, "--schedule", "Karras").exit_code == 0
+    for path in (tmp_path / "pictures").iterdir():
+        assert "Sampler: Heun, Schedule type: Karras," in str(pictures.infotext_of(path))
+    assert "Schedule type Karras" in (tmp_path / "index.html").read_text("utf-8")

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 from PIL import Image
 
 from lazyneg.painting.painter import Painter
 from lazyneg.sweep.measuring import Looking, mse, outside, ssim
 from lazyneg.sweep.plan import Grid, Plan
+from lazyneg.sweep.report import markdown_text
 from lazyneg.sweep.run import sweep
 from lazyneg.sweep.sheets import contact_sheet
 
@@ -91,6 +93,8 @@ def test_the_page_and_the_report_show_it_all(made: tuple[Path, Plan]) -> None:
     assert "://" not in page
     assert "&lt;b&gt;boy" in page
     assert "<b>boy" not in page
+    assert "&lt;b&gt;boy&lt;/b&gt;, without red" in report
+    assert "<b>boy" not in report
     HTMLParser().feed(page)
     present = pd.read_csv(folder / "summary.csv").query("object == 'red'").removal_seeds.iloc[0]
     assert f"{present:.0f} of 18 seeds have the object" in report
@@ -99,6 +103,47 @@ def test_the_page_and_the_report_show_it_all(made: tuple[Path, Plan]) -> None:
     assert "first 16 of 18 seeds" in report
     assert "None" not in report
     assert "nan" not in report
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<b>boy</b> & &lt;girl&gt;",
+        "<script>alert(1)</script>",
+        "**bold**, _soft_, `code`, ~~gone~~, $x$",
+        "[link](https://example.org) and ![picture](x.png)",
+        "a | b \\ c \\* d",
+        "# no heading",
+        "<!-- no comment",
+        "<lazyneg:5> \"quoted\" 'so'",
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text: str) -> None:
+    shown = Shown()
+    shown.feed(
+        MarkdownIt().enable(["strikethrough", "table"]).render(f"- **{markdown_text(text)}**")
+    )
+    assert "".join(shown.texts).strip() == text
+    assert shown.tags == ["ul", "li", "strong"]
+
+
+def test_markdown_keeps_a_text_in_its_line() -> None:
+    assert markdown_text("two\n\n- lines") == "two - lines"
+
+
+class Shown(HTMLParser):
+    """What a page shows, and by which elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
 
 
 def test_the_summary_has_each_setting(made: tuple[Path, Plan]) -> None:

@@ -1,23 +1,28 @@
 """A helper extension that only the host tests load.
 
-It makes small checkpoints loadable, and does on request what no user can ask for by the API:
+It does on request what no user can ask for by the API:
 
 - ``reference``: picks the empty conditioning for chosen denoiser calls, outside of the denoiser
-  and without the extension under test, from how many calls or which noise level it is told;
+  and without the extension under test: by the turn of the sampler's loop, by how many calls, or by
+  noise level;
+- ``calls``: tells the turn of each denoiser call;
+- ``contract``: tells what the host lacks of what the extension under test relies on;
 - ``fail``: raises in another extension's code, or in that of the extension under test;
 - ``stop``: interrupts or skips in the middle of a run;
 - ``mark``: does to the conditionings what ControlNet's extension does;
 - ``log``: counts the texts that the host encodes.
 
-It also brings a sampler that makes more denoiser calls than the host is told.
+It also brings samplers in the ways in which hosts write them.
 """
 
 import copy
+import importlib.util
+import itertools
 import math
-from pathlib import Path
+import sys
 
-import open_clip
 import torch
+import tqdm.auto
 from modules import (
     devices,
     prompt_parser,
@@ -26,30 +31,49 @@ from modules import (
     sd_samplers,
     sd_samplers_common,
     sd_samplers_kdiffusion,
+    sd_samplers_timesteps,
     shared,
 )
-from modules.models.sd3 import sd3_cond, sd3_impls
 
-import lazyneg.webui.sampling
+import lazyneg.webui.denoising
+from lazyneg.webui.host import needs
 
-open_clip.add_model_config(Path(__file__).parents[1] / "open_clip")
+if importlib.util.find_spec("modules_forge") is None:
+    sys.path.append(scripts.basedir())
+    import small_models  # noqa: F401
 
-SMALL_CLIP = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-}
-sd3_cond.CLIPL_CONFIG.update(SMALL_CLIP)
-sd3_cond.CLIPG_CONFIG.update(SMALL_CLIP)
-sd3_impls.VAEEncoder.__init__.__defaults__ = (32, (1, 1, 1, 1), 1, 3, 16, torch.float32, None)
-sd3_impls.VAEDecoder.__init__.__defaults__ = (32, 3, (1, 1, 1, 1), 1, 256, 16, torch.float32, None)
+
+class Turn:
+    """The turn that the running sampler's loop is in; ``None`` outside of one."""
+
+    now = None
+
+
+def watched(trange):
+    """A ``trange`` whose turns are told."""
+
+    def turns(*args, **kwargs):
+        try:
+            for turn in trange(*args, **kwargs):
+                Turn.now = turn
+                yield turn
+        finally:
+            Turn.now = None
+
+    return turns
+
+
+# Samplers loop by a ``trange`` of their own module.
+trange = watched(tqdm.auto.trange)
+for module in list(sys.modules.values()):
+    if getattr(module, "trange", None) is tqdm.auto.trange and module is not tqdm.auto:
+        module.trange = trange
 
 
 @torch.no_grad()
 def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
     """Heun's method, of whose second calls the host knows nothing: samplers of the Forge family."""
-    for i in range(len(sigmas) - 1):
+    for i in trange(len(sigmas) - 1, disable=disable):
         slope = (x - model(x, sigmas[i] * x.new_ones([len(x)]), **extra_args)) / sigmas[i]
         ahead = x + slope * (sigmas[i + 1] - sigmas[i])
         if sigmas[i + 1] > 0:
@@ -59,14 +83,67 @@ def two_calls(model, x, sigmas, extra_args=None, callback=None, disable=None):
     return x
 
 
-sd_samplers.all_samplers.append(
-    sd_samplers_common.SamplerData(
-        "Two calls",
-        lambda model: sd_samplers_kdiffusion.KDiffusionSampler(two_calls, model),
-        ["two_calls"],
-        {},
+class Churning:
+    """Adds noise ahead of each step, in a method, over pairs: the host's function only calls it."""
+
+    def run(self, model, x, schedule, extra_args):
+        for step, (level, after) in enumerate(itertools.pairwise(schedule)):
+            Turn.now = step
+            raised = 1.4 * level
+            denoised = model(x * raised / level, raised * x.new_ones([len(x)]), **extra_args)
+            x = denoised + (x - denoised) * after / level
+        Turn.now = None
+        return x
+
+
+def wrapper(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    return Churning().run(model, x, sigmas, extra_args)
+
+
+@torch.no_grad()
+def first_apart(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Makes two calls ahead of its loop, which then runs over the rest."""
+
+    def step(x, level, after):
+        denoised = model(x, level * x.new_ones([len(x)]), **extra_args)
+        middle = (level * after) ** 0.5 if after > 0 else level / 2
+        half = denoised + (x - denoised) * middle / level
+        denoised = model(half, middle * x.new_ones([len(x)]), **extra_args)
+        return denoised + (x - denoised) * after / level
+
+    x = step(x, sigmas[0], sigmas[1])
+    sigmas = sigmas[1:]
+    for i in trange(len(sigmas) - 1, disable=disable):
+        x = step(x, sigmas[i], sigmas[i + 1])
+    return x
+
+
+@torch.no_grad()
+def last_apart(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Makes its last step behind its loop, from where the loop's last step began."""
+    levels = x.new_ones([len(x)])
+    for i in trange(len(sigmas) - 2, disable=disable):
+        denoised = model(x, sigmas[i] * levels, **extra_args)
+        x = denoised + (x - denoised) * sigmas[i + 1] / sigmas[i]
+    return (x + model(x, sigmas[len(sigmas) - 3] * levels, **extra_args)) / 2
+
+
+for name, function in (
+    ("Last apart", last_apart),
+    ("Two calls", two_calls),
+    ("Thin wrapper", wrapper),
+    ("First apart", first_apart),
+):
+    sd_samplers.all_samplers.append(
+        sd_samplers_common.SamplerData(
+            name,
+            lambda model, function=function: sd_samplers_kdiffusion.KDiffusionSampler(
+                function, model
+            ),
+            [name.lower()],
+            {},
+        )
     )
-)
 sd_samplers.all_samplers_map = {sampler.name: sampler for sampler in sd_samplers.all_samplers}
 sd_samplers.set_samplers()
 
@@ -92,6 +169,8 @@ class Support(scripts.Script):
         wanted = wanted or {}
         if wanted.get("mark"):
             mark(p)
+        if wanted.get("calls"):
+            tell_calls(p)
         if "reference" in wanted:
             use_reference(p, wanted["reference"])
         if wanted.get("fail") == "before sampling":
@@ -103,7 +182,7 @@ class Support(scripts.Script):
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
         if (wanted or {}).get("fail") in ("swap", "_encode"):
-            break_once(lazyneg.webui.sampling, wanted["fail"])
+            break_once(lazyneg.webui.denoising, wanted["fail"])
 
 
 def break_once(owner, name):
@@ -131,6 +210,23 @@ def log_encoded_texts(p):
     model.get_learned_conditioning = logged
 
 
+def tell_calls(p):
+    """Notes for each denoiser call of the first pass which turn of the sampler's loop it is in."""
+    calls = {"turns": []}
+    if isinstance(p.sampler, sd_samplers_timesteps.CompVisSampler):
+        calls["timesteps"] = True
+    p.extra_generation_params["Calls"] = calls
+    denoiser = p.sampler.model_wrap_cfg
+    forward = denoiser.forward
+
+    def noting(*args, **kwargs):
+        calls["turns"].append(Turn.now)
+        calls["planned"] = denoiser.total_steps
+        return forward(*args, **kwargs)
+
+    denoiser.forward = noting
+
+
 def use_reference(p, wanted):
     """Wraps the denoiser of the pass about to start."""
     wanted = wanted["hires"] if p.is_hr_pass else wanted["first"]
@@ -150,25 +246,38 @@ def use_reference(p, wanted):
         empty = prompt_parser.get_learned_conditioning(shared.sd_model, prompts, 1)
     schedule = []
     calls = []
+    ahead = []
+
+    def within(place, begin, end):
+        return place >= begin and place < (end or math.inf)
 
     def acts(sigma):
-        if "from_sigma_of_step" not in wanted:
-            call = len(calls) - 1
-            return call >= wanted["from_call"] and call < (wanted.get("to_call") or math.inf)
+        if "from_call" in wanted:
+            return within(len(calls) - 1, wanted["from_call"], wanted.get("to_call"))
+        if "from_turn" in wanted:
+            if Turn.now is None:
+                ahead.append(sigma)
+                # Ahead of the loop, or behind it.
+                turn = 0 if len(ahead) == len(calls) else 10**9
+            else:
+                turn = Turn.now + bool(ahead)
+            return within(turn, wanted["from_turn"], wanted.get("to_turn"))
 
         def level(step):
             first = schedule.index(min(schedule, key=lambda level: abs(level - calls[0])))
             return schedule[min(first + step, len(schedule) - 1)]
 
-        stop = wanted.get("to_sigma_of_step")
-        return sigma <= level(wanted["from_sigma_of_step"]) and (not stop or sigma > level(stop))
+        stop = wanted.get("to_sigma")
+        return sigma <= level(wanted["from_sigma"]) and (not stop or sigma > level(stop))
 
     def reference(x, sigma, uncond, **kwargs):
         calls.append(sigma[0].item())
-        return forward(x, sigma, uncond if acts(calls[-1]) else empty, **kwargs)
+        # Some hosts do without one at guidance 1.
+        chosen = uncond if uncond is None or acts(calls[-1]) else empty
+        return forward(x, sigma, chosen, **kwargs)
 
     denoiser.forward = reference
-    if "from_sigma_of_step" in wanted:
+    if "from_sigma" in wanted:
         get_sigmas = sampler.get_sigmas
 
         def remember(*args):
@@ -213,9 +322,33 @@ def mark(p):
     denoiser.model_wrap = WithoutMarks()
 
 
+def broken_contract(params):
+    """What the host lacks of what the extension relies on while a picture is made."""
+    p = params.denoiser.p
+    owners = {
+        "p": p,
+        "hires": p if p.is_hr_pass else None,
+        "params": params,
+        "denoiser": params.denoiser,
+        "sampler": params.denoiser.sampler,
+        "shared": shared,
+        "sd_model": shared.sd_model,
+        "opts": shared.opts,
+        "cmd_opts": shared.cmd_opts,
+    }
+    return [
+        f"{owner}.{name}"
+        for owner, names in needs.ATTRIBUTES.items()
+        for name in names
+        if owners[owner] is not None and not hasattr(owners[owner], name)
+    ]
+
+
 def stop_or_fail(params):
     p = params.denoiser.p
     wanted = getattr(p, "support", {})
+    if wanted.get("contract"):
+        p.extra_generation_params["Contract"] = {"missing": broken_contract(params)}
     if params.denoiser.step == wanted.get("at_call", 2):
         if wanted.get("stop") == "interrupt":
             shared.state.interrupt()

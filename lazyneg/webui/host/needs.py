@@ -1,0 +1,117 @@
+"""What the extension takes from a host: the one list of it, and whether a host has it.
+
+Nothing of the host is imported at the top of this file, so that it can be read on any.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+
+Names = Mapping[str, tuple[str, ...]]
+"""Names of modules, or of objects, with those that are taken from them."""
+
+NAMES: Names = {
+    "gradio": ("HTML", "Radio", "Row", "Slider", "Textbox", "Warning"),
+    "modules.errors": ("report",),
+    "modules.extra_networks": ("ExtraNetwork", "parse_prompt", "register_extra_network"),
+    "modules.processing": ("StableDiffusionProcessingImg2Img",),
+    "modules.prompt_parser": (
+        "SdConditioning",
+        "get_learned_conditioning",
+        "reconstruct_cond_batch",
+    ),
+    "modules.script_callbacks": ("on_before_ui", "on_cfg_denoiser", "on_ui_settings"),
+    "modules.scripts": ("AlwaysVisible", "Script"),
+    "modules.sd_samplers": ("find_sampler_config",),
+    "modules.sd_samplers_common": ("setup_img2img_steps",),
+    "modules.shared": ("opts", "cmd_opts"),
+    "modules.ui_components": ("InputAccordion",),
+}
+"""Without one of these the extension stays off."""
+
+AXES: Names = {"modules.scripts": ("scripts_data",)}
+SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
+"""Without one of these only that part is off."""
+
+ATTRIBUTES: Names = {
+    "p": (
+        "all_negative_prompts",
+        "all_prompts",
+        "batch_size",
+        "cached_uc",
+        "comment",
+        "extra_generation_params",
+        "extra_network_data",
+        "firstpass_steps",
+        "get_conds_with_caching",
+        "height",
+        "sampler_name",
+        "steps",
+        "width",
+    ),
+    "hires": (
+        "all_hr_negative_prompts",
+        "all_hr_prompts",
+        "hr_extra_network_data",
+        "hr_sampler_name",
+        "hr_second_pass_steps",
+        "hr_upscale_to_x",
+        "hr_upscale_to_y",
+        "is_hr_pass",
+    ),
+    "params": ("denoiser", "sigma", "text_uncond"),
+    "denoiser": ("p", "sampler", "step", "steps", "total_steps"),
+    "sampler": ("func", "get_sigmas", "launch_sampling"),
+    "shared": ("sd_model",),
+    "sd_model": ("sd_checkpoint_info",),
+    "opts": ("add_option", "data"),
+    "cmd_opts": ("ui_config_file",),
+}
+"""What objects that a host hands over, or keeps, have while a picture is made: ``p`` in every
+pass, ``hires`` what ``p`` has besides in a hires pass. (Asking for a model would load one: whether
+these are there can only be told in a run.)"""
+
+OPTIONAL: Names = {
+    "p": ("distilled_cfg_scale", "hr_distilled_cfg"),
+    "notes": ("comments", "extra_generation_params", "last_extra_generation_params"),
+    "sd_model": ("is_sd1", "is_sd2", "is_sdxl"),
+    "modules.sd_hijack": ("model_hijack",),
+    "backend.args": ("dynamic_args",),
+    "backend.text_processing": ("classic_engine",),
+}
+"""What only some hosts have, and is done without elsewhere."""
+
+
+def missing(names: Names) -> Iterator[str]:
+    """The names that this host lacks, or whose modules cannot be imported."""
+    for module, attributes in names.items():
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            yield module
+            continue
+        yield from (f"{module}.{name}" for name in attributes if not hasattr(found, name))
+
+
+def shortcoming() -> str | None:
+    """Why this host cannot be served; ``None`` where it can."""
+    try:
+        shared = importlib.import_module("modules.shared")
+        callbacks = importlib.import_module("modules.script_callbacks")
+        given = inspect.signature(callbacks.CFGDenoiserParams).parameters
+        scripts = importlib.import_module("modules.scripts")
+        announces_passes = hasattr(scripts.Script, "process_before_every_sampling")
+    except (AttributeError, ImportError) as error:
+        return f"this WebUI is not one that it knows ({error})"
+    if "denoiser" not in given and getattr(shared, "native", False):
+        return (
+            "this WebUI runs diffusers' pipelines and never calls the callbacks of a denoiser. "
+            "For diffusers there is lazyneg.apply(pipe): see the README"
+        )
+    if "denoiser" not in given or not announces_passes:
+        return "this WebUI is too old; 1.10.0 or newer is needed"
+    if lacking := list(missing(NAMES)):
+        return f"this WebUI has no {', '.join(lacking)}"
+    return None
