@@ -101,28 +101,16 @@ def _first_call(
     pipe: Any, rehearsals: _Rehearsals, arguments: Arguments, early: Early
 ) -> DenoiserCall:
     """The first denoiser call with a blank negative prompt."""
+    failure: Exception | None = None
+    first: DenoiserCall | None = None
     try:
         first = rehearsals.blank.next([])
     except Exception as error:
+        failure = error
+    if failure is not None:
         # Where the user's call fails too, that is the reason to be told.
         rehearsals.given.next([])
-        values = arguments.by_name
-        _, encoded = negative_names(values)
-        if early.encoded:
-            names = ", ".join(map(early_name, early.encoded))
-            raise DelayError(f"{names} do not fit this call, which failed: {error!r}") from error
-        given = [name for name in encoded if values[name] is not None]
-        what = (
-            "the negative prompt is given as embeddings, so the pipeline had to encode an empty "
-            "prompt by itself"
-            if given
-            else f"the pipeline was called with {early.prompt!r} for negative prompt"
-        )
-        way_out = ", ".join(map(early_name, given or encoded))
-        raise DelayError(
-            f"{what}, and that failed: {error!r}"
-            + (f"; allowed: its embeddings as {way_out}" if way_out else "")
-        ) from error
+        raise DelayError(_why_blank_fails(arguments, early, failure)) from failure
     if first is None:
         raise DelayError(
             f"{type(pipe).__name__} calls no PyTorch model of its own in a loop over its "
@@ -130,6 +118,25 @@ def _first_call(
             "negative prompt cannot be delayed"
         )
     return first
+
+
+def _why_blank_fails(arguments: Arguments, early: Early, failure: Exception) -> str:
+    if early.encoded:
+        names = ", ".join(map(early_name, early.encoded))
+        return f"{names} do not fit this call, which failed: {failure!r}"
+    values = arguments.by_name
+    _, encoded = negative_names(values)
+    given = [name for name in encoded if values[name] is not None]
+    what = (
+        "the negative prompt is given as embeddings, so the pipeline had to encode an empty prompt "
+        "by itself"
+        if given
+        else f"the pipeline was called with {early.prompt!r} for negative prompt"
+    )
+    way_out = ", ".join(map(early_name, given or encoded))
+    return f"{what}, and that failed: {failure!r}" + (
+        f"; allowed: its embeddings as {way_out}" if way_out else ""
+    )
 
 
 @dataclass

@@ -28,11 +28,11 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def at(value: Any, path: Path) -> Any:
     """The leaf at a path, ``None`` where there is none."""
-    for key in path:
-        try:
+    try:
+        for key in path:
             value = value[key]
-        except (LookupError, TypeError):
-            return None
+    except (LookupError, TypeError):
+        return None
     return value
 
 

@@ -171,12 +171,14 @@ class Beginning:
         memo = {id(module): module for module in modules(self.pipe)}
         # Without asking the part how: what wraps another often cannot tell.
         made = object.__new__(type(part))
+        vars(made).update(vars(part))
         for name, value in vars(part).items():
-            try:
-                vars(made)[name] = copy.deepcopy(value, memo)
-            except TypeError:
-                # A lock and the like, which is there to be shared.
-                vars(made)[name] = value
+            if is_scheduler(value):
+                vars(made)[name] = self._copy(value)
+            else:
+                # What cannot be copied, such as a lock, is there to be shared.
+                with contextlib.suppress(TypeError):
+                    vars(made)[name] = copy.deepcopy(value, memo)
         return made
 
     def aside(self, observer: Any) -> Any:
@@ -279,8 +281,14 @@ class _Attributes:
     def __init__(self, module: torch.nn.Module) -> None:
         self.filled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self.empty: list[dict[Any, Any]] = []
-        for part in module.modules():
-            attributes = vars(part)
+        # As ``modules()`` does, which makes the names of all on its way.
+        todo, seen = [module], set()
+        while todo:
+            attributes = vars(todo.pop())
+            if id(attributes) in seen:
+                continue
+            seen.add(id(attributes))
+            todo += filter(None, attributes["_modules"].values())
             self.filled.append((attributes, attributes.copy()))
             for name in _TABLES:
                 table = attributes[name]

@@ -51,12 +51,12 @@ class Loop:
 
 
 class _Timesteps(torch.Tensor):
-    """Timesteps that tell the observer of loops over them; slices do so, what else is made does not.
+    """Timesteps that tell the observer of loops over them, as slices of them do.
 
     Pipelines hand them on to the user and to schedulers, so they do not keep the observer alive.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     observer: Callable[[], Observer | None]
 
@@ -85,7 +85,7 @@ class _Timesteps(torch.Tensor):
         return copy.deepcopy(self.as_subclass(torch.Tensor), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
+        return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
 def _watched_timesteps(timesteps: Any, observer: Callable[[], Observer | None]) -> Any:
@@ -193,13 +193,14 @@ class _CallableStandIn(_StandIn):
 
 
 @functools.cache
-def _stand_in_class(kind: type[_StandIn], plain: Any) -> Any:
+def _stand_in_class(kind: Any, plain: Any) -> Any:
     names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(plain)(plain.__name__, (kind, plain), {**names, "__slots__": ()})
 
 
-def _stand_in(kind: type[_StandIn], part: Any, observer: Observer | None) -> Any:
-    made = object.__new__(_stand_in_class(kind, type(part)))
+def _stand_in(kind: Any, part: Any, observer: Observer | None) -> Any:
+    plain: Any = type(part)
+    made = object.__new__(_stand_in_class(kind, plain))
     vars(_StandIn)["_lazyneg_part"].__set__(made, part)
     vars(_StandIn)["_lazyneg_observer"].__set__(made, observer)
     return made
@@ -257,7 +258,7 @@ class _Part:
         made = parts.get(id(part))
         if made is None:
             if isinstance(part, torch.nn.Module):
-                kind: type[_StandIn] = _ModuleStandIn
+                kind: Any = _ModuleStandIn
             elif is_scheduler(part):
                 kind = _SchedulerStandIn
             else:

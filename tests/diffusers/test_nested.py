@@ -18,7 +18,16 @@ import lazyneg
 from tests.diffusers.reference import sd_loop, spliced
 from tests.diffusers.tiny import pipeline, request
 
-FAMILIES = ["sd", "sd img2img", "sd inpaint", "sd controlnet", "sdxl", "sdxl img2img", "sd3", "flux"]
+FAMILIES = [
+    "sd",
+    "sd img2img",
+    "sd inpaint",
+    "sd controlnet",
+    "sdxl",
+    "sdxl img2img",
+    "sd3",
+    "flux",
+]
 
 
 def latents(pipe: Any, family: str, **more: Any) -> torch.Tensor:

@@ -184,7 +184,7 @@ def test_hooks_that_the_user_hung(name: str, before: bool, critical_step: int) -
                 with_kwargs=True,
             )
         return part.register_forward_hook(
-            lambda _, inputs, output: (
+            lambda _module, _inputs, output: (
                 output * factor()
                 if isinstance(output, torch.Tensor)
                 else (output[0] * factor(), *output[1:])

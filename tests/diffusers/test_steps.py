@@ -41,9 +41,7 @@ def wide(pipe: Any, **more: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(("views", "calls"), [(1, 3), (2, 2), (3, 1)])
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
-def test_views_of_a_panorama_are_one_step(
-    panorama: Any, kind: Any, views: int, calls: int
-) -> None:
+def test_views_of_a_panorama_are_one_step(panorama: Any, kind: Any, views: int, calls: int) -> None:
     panorama.scheduler = kind.from_config(panorama.scheduler.config)
     made: list[int] = []
     hook = panorama.unet.register_forward_hook(lambda *_: made.append(1))
@@ -198,7 +196,9 @@ class ByNumber(StableDiffusionPipeline):
         return (latents,)
 
 
-@pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler])
+@pytest.mark.parametrize(
+    "kind", [DDIMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler]
+)
 @pytest.mark.parametrize("step", [0, 2, 4])
 def test_a_loop_that_counts(kind: Any, step: int) -> None:
     pipe = ByNumber(**pipeline("sd").components)

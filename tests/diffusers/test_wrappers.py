@@ -50,18 +50,20 @@ class Forwarding:
             super().__setattr__(name, value)
 
 
+# ControlNet's steps have two denoiser calls, between which there is a rehearsal.
+@pytest.mark.parametrize("family", ["sd", "sd controlnet"])
 @pytest.mark.parametrize("wrapper", [Wrapped, Forwarding, lambda s: Wrapped(Forwarding(s))])
 @pytest.mark.parametrize(
     "kind", [DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler]
 )
-def test_a_scheduler_behind_a_wrapper(kind: Any, wrapper: Any) -> None:
-    pipe = pipeline("sd")
+def test_a_scheduler_behind_a_wrapper(kind: Any, wrapper: Any, family: str) -> None:
+    pipe = pipeline(family)
     pipe.scheduler = kind.from_config(pipe.scheduler.config)
-    expected = sd_loop(pipe, 2, **request("sd"))
+    expected = spliced(pipe, lambda **more: request(family, **more), 2, None)
     pipe.scheduler = wrapper(pipe.scheduler)
     lazyneg.apply(pipe, 2)
     for _ in range(2):
-        assert torch.equal(pipe(**request("sd"))[0], expected)
+        assert torch.equal(pipe(**request(family))[0], expected)
 
 
 class Anything(StableDiffusionPipeline):
@@ -158,6 +160,10 @@ def test_copies_are_pipelines_of_their_own(family: str) -> None:
 
 class Replacing(StableDiffusionPipeline):
     """Sets its own parts in the call, as pipelines do that move models or copy schedulers."""
+
+    unet: Any
+    vae: Any
+    scheduler: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.unet = self.unet
