@@ -60,6 +60,7 @@ REFORGE = Kind(
     _FORGE,
     hires=(("hr_cfg", 7.5),),
     preview="Approx cheap",
+    broken=("DPM++ 2S Ancestral Comfy RF", "Euler A Comfy RF"),
 )
 NEO = Kind(
     "Forge Neo",
