@@ -41,7 +41,7 @@ def on_cfg_denoiser(params: Any) -> None:
     try:
         if job.counter is None or job.counter.denoiser is not denoiser or denoiser.step == 0:
             job.counter = StepCounter(denoiser)
-        step = job.counter.step(params.sigma[0].item())
+        step = job.counter.step(params.sigma)
         empty = [not window.active(step) for window in windows]
         # Forge does without an unconditional conditioning at guidance 1.
         if params.text_uncond is None or not any(empty):

@@ -6,14 +6,17 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules import processing, sd_samplers_common
 
 from lazyneg.core.window import step_of_call, step_of_sigma
 from lazyneg.webui.host.passes import is_hires_pass
+
+if TYPE_CHECKING:
+    import torch
 
 
 class StepCounter:
@@ -32,30 +35,33 @@ class StepCounter:
         self._counted = denoiser.total_steps != denoiser.steps or bool(
             given & {"n", "sigma_sched", "timesteps"}
         )
-        self._before_loop: int | None = None
-        self._last_turn: int | None = None
+        self._before_loop = 0
+        self._last_in_loop: int | None = None
 
-    def step(self, sigma: float) -> int:
+    def step(self, sigma: torch.Tensor) -> int:
         """The step that the call under way serves.
 
         Args:
-            sigma: Its noise level.
+            sigma: Its noise levels, all the same. Only looked at where nothing else tells, as it
+                may have to come from a GPU.
         """
         denoiser = self.denoiser
         if self._loops and (turn := loop_turn(denoiser)) is not None:
-            if self._before_loop is None:
+            if self._last_in_loop is None and denoiser.step > 0:
                 # Some samplers make a first step ahead of their loop.
-                before = 0 if denoiser.step == 0 else step_of_sigma(sigma, self._sigmas) - turn
-                self._before_loop = max(before, 0)
-            self._last_turn = turn
-            return turn + self._before_loop
-        if self._last_turn is not None and self._before_loop is not None:
+                self._before_loop = max(self._step_of(sigma) - turn, 0)
+            self._last_in_loop = turn + self._before_loop
+            return self._last_in_loop
+        if self._last_in_loop is not None:
             # Others make a last step behind it.
-            return self._last_turn + self._before_loop + 1
+            return self._last_in_loop + 1
         if self._counted:
             return step_of_call(denoiser.step, denoiser.total_steps, denoiser.steps)
         # The sampler chooses its own steps.
-        return step_of_sigma(sigma, self._sigmas)
+        return self._step_of(sigma)
+
+    def _step_of(self, sigma: torch.Tensor) -> int:
+        return step_of_sigma(sigma[0].item(), self._sigmas)
 
     @functools.cached_property
     def _sigmas(self) -> list[float]:
@@ -86,13 +92,18 @@ def loop_turn(denoiser: Any) -> int | None:
         for counter, iterable in _loops_around(frame):
             variables = frame.f_locals
             turn = variables.get(counter)
-            over = (variables.get(name) for name in iterable)
-            lengths = {denoiser.steps, *(len(it) - 1 for it in variables.values() if _is_list(it))}
-            if isinstance(turn, int) and any(
-                _is_list(it) or (isinstance(it, int) and it in lengths) for it in over
+            over = [variables.get(name) for name in iterable]
+            if isinstance(turn, int) and (
+                any(map(_is_list, over)) or _has_number_of_steps(over, variables, denoiser.steps)
             ):
                 return turn
     return None
+
+
+def _has_number_of_steps(over: list[Any], variables: Mapping[str, Any], steps: int) -> bool:
+    """Whether one of ``over`` is a number of steps: those asked for, or those of a schedule."""
+    lengths = {steps, *(len(it) - 1 for it in variables.values() if _is_list(it))}
+    return any(isinstance(it, int) and it in lengths for it in over)
 
 
 def _sampler_frames(denoiser: Any) -> list[FrameType]:
