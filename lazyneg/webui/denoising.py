@@ -7,8 +7,8 @@ from typing import Any
 from modules import errors, prompt_parser, shared
 
 from lazyneg.core.conditioning import swap, swap_rows
-from lazyneg.webui.host.encoding import encode, model_state
-from lazyneg.webui.host.passes import is_hires_pass
+from lazyneg.webui.host.encoding import encode
+from lazyneg.webui.host.passes import is_hires_pass, own_uncond
 from lazyneg.webui.host.steps import StepCounter
 from lazyneg.webui.job import JOB, Job, report
 
@@ -46,7 +46,7 @@ def on_cfg_denoiser(params: Any) -> None:
         # Forge does without an unconditional conditioning at guidance 1.
         if params.text_uncond is None or not any(empty):
             return
-        if job.early_model != model_state():
+        if job.early_beside is not own_uncond(p):
             _encode(p, job)
         rows = params.text_uncond.shape[0]
         early = prompt_parser.reconstruct_cond_batch(job.early * rows, denoiser.step)
@@ -63,7 +63,7 @@ def on_cfg_denoiser(params: Any) -> None:
 
 def _encode(p: Any, job: Job) -> None:
     job.early = encode(p, job.settings.early_prompt)
-    job.early_model = model_state()
+    job.early_beside = own_uncond(p)
 
 
 def _has_cross_attention(model: Any) -> bool:

@@ -37,8 +37,9 @@ class Job:
     pictures: list[Picture]
     tag_error: bool = False
     early: Any = None
-    """Conditioning of the steps without the negative prompt, as of the model ``early_model``."""
-    early_model: Any = None
+    """Conditioning of the steps without the negative prompt."""
+    early_beside: Any = None
+    """The host's own unconditional schedule when ``early`` was encoded."""
     counter: StepCounter | None = None
 
 

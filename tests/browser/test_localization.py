@@ -15,7 +15,8 @@ root => {
     const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
     const texts = [];
     while (walker.nextNode()) texts.push(walker.currentNode.data.trim());
-    for (const node of root.querySelectorAll("[aria-label], [aria-valuetext], [aria-description]"))
+    // Elsewhere they are Gradio's.
+    for (const node of root.querySelectorAll(".lazyneg-timeline *"))
         for (const name of ["aria-label", "aria-valuetext", "aria-description"])
             texts.push((node.getAttribute(name) || "").trim());
     return texts.filter(Boolean);

@@ -154,7 +154,9 @@ class WebUI:
 
     def options(self, **options: object) -> None:
         """Sets options, leaving out those that the host does not have."""
-        self.post("options", {k: v for k, v in options.items() if k in self.known_options})
+        # Some hosts do not list those of extensions.
+        wanted = {k: v for k, v in options.items() if k in self.known_options or "lazyneg" in k}
+        self.post("options", wanted)
 
     def request(self, **payload: Any) -> dict[str, Any]:
         """The payload of a request, with what this host wants besides."""

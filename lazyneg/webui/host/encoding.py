@@ -22,7 +22,7 @@ except ImportError:  # A1111, reForge
     dynamic_args = classic_engine = None
 
 
-def model_state() -> tuple[Any, ...]:
+def _model_state() -> tuple[Any, ...]:
     """What tells the model in use from another, also one that is loaded into the same object."""
     return weakref.ref(shared.sd_model), shared.sd_model.sd_checkpoint_info
 
@@ -94,7 +94,7 @@ def _cache(p: Any, wanted: Pass) -> list[Any]:
     cache, in whose place hosts put another when what is in it shall be forgotten.
     """
     state = (
-        model_state(),
+        _model_state(),
         _embeddings(),
         dict(shared.opts.data),
         wanted.size,

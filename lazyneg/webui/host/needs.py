@@ -45,6 +45,7 @@ ATTRIBUTES: Names = {
         "extra_generation_params",
         "extra_network_data",
         "firstpass_steps",
+        "get_conds",
         "get_conds_with_caching",
         "height",
         "sampler_name",

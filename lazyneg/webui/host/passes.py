@@ -46,3 +46,12 @@ class Pass:
 def is_hires_pass(p: Any) -> bool:
     """Whether the pass that ``p`` makes now is its hires pass."""
     return bool(getattr(p, "is_hr_pass", False))
+
+
+def own_uncond(p: Any) -> Any:
+    """The host's own unconditional schedule for the pass that ``p`` makes now.
+
+    It is another object when the host has encoded its texts again, as most do for a refiner. Forge
+    Neo keeps those of the model before.
+    """
+    return p.get_conds()[1]
