@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from lazyneg.diffusers.leaves import Path, leaves, plain, replaced
 from lazyneg.diffusers.standins import (
@@ -175,7 +176,8 @@ class Beginning:
         for name, value in vars(part).items():
             if is_scheduler(value):
                 vars(made)[name] = self._copy(value)
-            else:
+            # A configuration is exchanged, never changed, and takes long to copy.
+            elif not plain(value) and not isinstance(value, FrozenDict):
                 # What cannot be copied, such as a lock, is there to be shared.
                 with contextlib.suppress(TypeError):
                     vars(made)[name] = copy.deepcopy(value, memo)
