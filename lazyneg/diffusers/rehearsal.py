@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import FrozenDict
 
-from lazyneg.diffusers.leaves import Path, leaves, plain, replaced
+from lazyneg.diffusers.leaves import Path, leaves, plain, replaced, same
 from lazyneg.diffusers.standins import (
     Loop,
     is_scheduler,
@@ -40,6 +40,16 @@ class Randomness:
             self.generators.append(torch.mps._get_default_mps_generator())
         self.states = [generator.get_state() for generator in self.generators]
         self.others = random.getstate(), np.random.get_state()
+
+    def same(self, other: Randomness) -> bool:
+        """Whether nothing was drawn between the two."""
+        (own, (_, keys, *rest)), (others, (_, other_keys, *other_rest)) = self.others, other.others
+        return (
+            all(map(torch.equal, self.states, other.states))
+            and own == others
+            and rest == other_rest
+            and np.array_equal(keys, other_keys)
+        )
 
     def restore(self) -> None:
         """Puts the generators back to these states."""
@@ -68,14 +78,43 @@ class Made:
         self.module = module
         self.output = fresh(output)
         self.randomness = Randomness()
-        self.repeatable = all(
-            plain(leaf) or isinstance(leaf, torch.Tensor) for _, leaf in leaves(output)
-        )
+        self.repeatable = _has_values_only(output)
 
     def again(self) -> Any:
         """The output, and the random numbers drawn."""
         self.randomness.restore()
         return fresh(self.output)
+
+
+class SetUp(Made):
+    """A call that the true run made before its loop.
+
+    Args:
+        module: The model.
+        given: Its arguments, copied before it was called.
+        before: Randomness before it was called.
+        output: What it gave.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, given: dict[Path, Any], before: Randomness, output: Any
+    ) -> None:
+        super().__init__(module, output)
+        self.given = given
+        self.repeats = self.repeatable and _has_values_only(given) and self.randomness.same(before)
+
+    def answers(self, module: torch.nn.Module, given: dict[Path, Any]) -> bool:
+        """Whether a call with these arguments would give the same output and draw nothing."""
+        return (
+            self.repeats
+            and module is self.module
+            and given.keys() == self.given.keys()
+            and all(same(leaf, self.given[path]) for path, leaf in given.items())
+        )
+
+
+def _has_values_only(value: Any) -> bool:
+    return all(plain(leaf) or isinstance(leaf, torch.Tensor) for _, leaf in leaves(value))
 
 
 @dataclass
@@ -101,6 +140,8 @@ class _Rehearsing:
 
     setup: list[Made]
     """Calls of models before the loop, known ones given once more and new ones added."""
+    others: Sequence[SetUp]
+    """Calls of the true run, which give what they gave where they are made alike."""
     made: Sequence[Made]
     """The denoiser calls before the one that is asked for."""
     loops: list[Loop] = field(default_factory=list)
@@ -136,7 +177,9 @@ class _Rehearsing:
             if known.module is module and known.repeatable:
                 return known.again()
             return module(*args, **kwargs)
-        output = module(*args, **kwargs)
+        given = dict(leaves((args, kwargs)))
+        alike = next((made for made in self.others if made.answers(module, given)), None)
+        output = module(*args, **kwargs) if alike is None else fresh(alike.output)
         self.setup.append(Made(module, output))
         return output
 
@@ -209,6 +252,7 @@ class Rehearsal:
         call: The pipeline's own ``__call__``.
         arguments: Positional and named arguments.
         setup: What the same call was seen to make before its loop, if it was.
+        others: What another call was seen to make before its loop.
     """
 
     def __init__(
@@ -217,17 +261,19 @@ class Rehearsal:
         call: Callable[..., Any],
         arguments: tuple[Sequence[Any], dict[str, Any]],
         setup: list[Made] | None = None,
+        others: Sequence[SetUp] = (),
     ) -> None:
         self.beginning = beginning
         self.call = call
         self.arguments = fresh(arguments)
         self.setup = [] if setup is None else setup
+        self.others = others
         self.announces_steps = False
         """Whether the pipeline says how many iterations its loop has."""
 
     def next(self, made: Sequence[Made]) -> DenoiserCall | None:
         """The denoiser call that follows on those ``made``, ``None`` if the step has no more."""
-        observer = _Rehearsing(self.setup, made)
+        observer = _Rehearsing(self.setup, self.others, made)
         stand_in = self.beginning.aside(observer)
         args, kwargs = call_arguments(fresh(self.arguments))
         found: DenoiserCall | None = None
