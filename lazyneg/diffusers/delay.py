@@ -273,6 +273,9 @@ class _Run:
             args, kwargs = self._blanked(call, module, args, kwargs)
         return module(*args, **kwargs)
 
+    def touching(self, module: torch.nn.Module) -> None:
+        pass
+
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return context(*args, **kwargs)
 

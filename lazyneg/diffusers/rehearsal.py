@@ -11,7 +11,7 @@ import contextlib
 import copy
 import operator
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,14 +76,32 @@ class Made:
 
     def __init__(self, module: torch.nn.Module, output: Any) -> None:
         self.module = module
-        self.output = fresh(output)
         self.randomness = Randomness()
-        self.repeatable = _has_values_only(output)
+        self.repeatable = True
+        try:
+            self.output = _duplicate(output)
+        except Exception:
+            self.output = fresh(output)
+            self.repeatable = False
 
     def again(self) -> Any:
         """The output, and the random numbers drawn."""
         self.randomness.restore()
-        return fresh(self.output)
+        return self.copied()
+
+    def copied(self) -> Any:
+        """The output."""
+        return _duplicate(self.output) if self.repeatable else fresh(self.output)
+
+
+def _duplicate(output: Any) -> Any:
+    """As :func:`fresh`, but also of objects such as the cache of a language model."""
+    objects = {path: copy.deepcopy(leaf) for path, leaf in leaves(output) if not _is_value(leaf)}
+    return replaced(fresh(output), objects) if objects else fresh(output)
+
+
+def _is_value(leaf: Any) -> bool:
+    return plain(leaf) or isinstance(leaf, torch.Tensor)
 
 
 class SetUp(Made):
@@ -101,7 +119,9 @@ class SetUp(Made):
     ) -> None:
         super().__init__(module, output)
         self.given = given
-        self.repeats = self.repeatable and _has_values_only(given) and self.randomness.same(before)
+        self.repeats = (
+            self.repeatable and all(map(_is_value, given.values())) and self.randomness.same(before)
+        )
 
     def answers(self, module: torch.nn.Module, given: dict[Path, Any]) -> bool:
         """Whether a call with these arguments would give the same output and draw nothing."""
@@ -111,10 +131,6 @@ class SetUp(Made):
             and given.keys() == self.given.keys()
             and all(same(leaf, self.given[path]) for path, leaf in given.items())
         )
-
-
-def _has_values_only(value: Any) -> bool:
-    return all(plain(leaf) or isinstance(leaf, torch.Tensor) for _, leaf in leaves(value))
 
 
 @dataclass
@@ -148,6 +164,12 @@ class _Rehearsing:
     progress_bar: bool = False
     setups: int = 0
     calls: int = 0
+    touched: dict[int, _Attributes] = field(default_factory=dict)
+    """Models that may have been changed, by their ids."""
+
+    def touching(self, module: torch.nn.Module) -> None:
+        if id(module) not in self.touched:
+            self.touched[id(module)] = _Attributes(module)
 
     def looping(self) -> None:
         self.progress_bar = True
@@ -179,9 +201,21 @@ class _Rehearsing:
             return module(*args, **kwargs)
         given = dict(leaves((args, kwargs)))
         alike = next((made for made in self.others if made.answers(module, given)), None)
-        output = module(*args, **kwargs) if alike is None else fresh(alike.output)
+        output = module(*args, **kwargs) if alike is None else alike.copied()
         self.setup.append(Made(module, output))
         return output
+
+    def put_back(self) -> None:
+        """Puts back what was set or hung on models for calls that are not made.
+
+        Models that are called may change what they like, as in any call, and other threads may be
+        calling them. For the same reason only what changed is written. Weights stay where they
+        are, as offloading moves them.
+        """
+        for made in self.setup:
+            self.touched.pop(id(made.module), None)
+        for attributes in self.touched.values():
+            attributes.put_back()
 
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # The model is not called, and leaving its context would end that of the true run.
@@ -277,14 +311,17 @@ class Rehearsal:
         stand_in = self.beginning.aside(observer)
         args, kwargs = call_arguments(fresh(self.arguments))
         found: DenoiserCall | None = None
-        with _untouched(self.beginning.pipe, self.setup):
-            self.beginning.randomness.restore()
-            try:
-                self.call(stand_in, *args, **kwargs)
-            except Stop as stop:
-                if stop.observer is not observer:
-                    raise
-                found = stop.found
+        randomness = Randomness()
+        self.beginning.randomness.restore()
+        try:
+            self.call(stand_in, *args, **kwargs)
+        except Stop as stop:
+            if stop.observer is not observer:
+                raise
+            found = stop.found
+        finally:
+            randomness.restore()
+            observer.put_back()
         self.announces_steps = "_num_timesteps" in vars(stand_in)
         return found
 
@@ -301,26 +338,6 @@ _TABLES = [
     if isinstance(value, dict) and name not in ("_parameters", "_buffers")
 ]
 """Where a module keeps its hooks and submodules."""
-
-
-@contextlib.contextmanager
-def _untouched(pipe: Any, setup: list[Made]) -> Iterator[None]:
-    """Puts back the randomness, and what is set or hung on models for calls that are not made.
-
-    Models that are called may change what they like, as in any call, and other threads may be
-    calling them. For the same reason only what changed is written. Weights stay where they are, as
-    offloading moves them.
-    """
-    before = {id(module): _Attributes(module) for module in modules(pipe)}
-    randomness = Randomness()
-    try:
-        yield
-    finally:
-        randomness.restore()
-        for made in setup:
-            before.pop(id(made.module), None)
-        for attributes in before.values():
-            attributes.put_back()
 
 
 class _Attributes:
