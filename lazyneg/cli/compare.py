@@ -38,6 +38,19 @@ def compare(
     early_prompt: Annotated[
         str | None, typer.Option(help="Negative prompt of the steps before the critical one.")
     ] = None,
+    area: Annotated[
+        int | None,
+        typer.Option(
+            help="Percent of the picture in which it acts: where it changes most.  [default: 100]"
+        ),
+    ] = None,
+    adaptive: Annotated[
+        bool | None,
+        typer.Option(
+            "--adaptive/--no-adaptive",
+            help="Let it act only while what it names shows there.  [default: no-adaptive]",
+        ),
+    ] = None,
     model: options.ModelOption = None,
     config: options.ConfigOption = None,
     embedding: options.EmbeddingOption = None,
@@ -77,6 +90,8 @@ def compare(
         "unit": unit and unit.value,
         "stop_step": stop_step,
         "early_prompt": early_prompt,
+        "area": area,
+        "adaptive": adaptive,
     }
     jobs = [
         (job, _settings(job, delay))
@@ -135,7 +150,7 @@ def _painted(
             f"the WebUI has no sampler like this model's {sampler}, and takes another for it; "
             "--sampler takes one of the WebUI's"
         )
-    plain = replace(tagged, critical_step=0, stop_step=0)
+    plain = replace(tagged, critical_step=0, stop_step=0, area=100, adaptive=False)
     labels = [pictures.label(one) for one in (plain, tagged, None)]
     row = pictures.side_by_side(
         [(label, picture) for label, (picture, _) in zip(labels, made.values())]
@@ -243,7 +258,7 @@ def _short(value: str) -> str:
 def _settings(job: Infotext, delay: Mapping[str, object]) -> Settings:
     """The delay that an infotext has, and what the command line says besides."""
     given = {name: value for name, value in delay.items() if value is not None}
-    if tag.cut(job.prompt)[1] and given.keys() - {"early_prompt"}:
+    if tag.cut(job.prompt)[1] and given.keys() & {"critical_step", "unit", "stop_step"}:
         options.say(
             "the prompt has a <lazyneg:…> tag: it decides in place of the options for steps"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from lazyneg.sweep.plan import Grid, Plan
 
 _MOST_SEEDS = 1_000_000
+
+
+class Adaptive(str, Enum):
+    """What of the setting ``adaptive`` is tried."""
+
+    NO = "no"
+    YES = "yes"
+    BOTH = "both"
+
+
+_ADAPTIVE = {Adaptive.NO: (False,), Adaptive.YES: (True,), Adaptive.BOTH: (False, True)}
 
 
 def sweep(
@@ -36,6 +48,16 @@ def sweep(
         typer.Option(help="First steps without it again, such as never,10,15."),
     ] = "never",
     unit: options.UnitOption = None,
+    areas: Annotated[
+        str,
+        typer.Option(
+            help="Percents of the picture in which the negative prompt acts, such as 100,20,10."
+        ),
+    ] = "100",
+    adaptive: Annotated[
+        Adaptive,
+        typer.Option(help="Whether it acts only while what it names shows in the picture."),
+    ] = Adaptive.NO,
     model: options.ModelOption = None,
     config: options.ConfigOption = None,
     embedding: options.EmbeddingOption = None,
@@ -89,7 +111,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Count the work and write nothing.")
     ] = False,
 ) -> None:
-    """Paint prompts, negatives, seeds and critical steps in all combinations, and measure them.
+    """Paint prompts, negatives, seeds and settings in all combinations, and measure them.
 
     Writes pictures, contact sheets, tables, plots, report.md and index.html. The same command
     again goes on where an interrupted one ended. Several processes share the work:
@@ -106,11 +128,13 @@ def sweep(
             prompts=_texts(prompt, "--prompt"),
             negatives=_texts(negative, "--negative"),
             seeds=_seeds(seeds),
-            critical_steps=_steps(critical_steps, "--critical-steps"),
-            stop_steps=_steps(stop_steps, "--stop-steps", never=True),
+            critical_steps=_numbers(critical_steps, "--critical-steps"),
+            stop_steps=_numbers(stop_steps, "--stop-steps", least=1, never=True),
             unit=unit.value if unit else "steps",
             parameters=parameters,
             batch_size=batch_size,
+            areas=_numbers(areas, "--areas", least=1)[::-1],
+            adaptive=_ADAPTIVE[adaptive],
         )
         if not grid.settings:
             raise typer.BadParameter(
@@ -295,16 +319,16 @@ def _seeds(text: str) -> list[int]:
     return list(seeds)
 
 
-def _steps(text: str, option: str, never: bool = False) -> list[int]:
-    """Numbers of steps, each once and rising; 0 for never, which comes first."""
+def _numbers(text: str, option: str, least: int = 0, never: bool = False) -> list[int]:
+    """Whole numbers, each once and rising; 0 for never, which comes first."""
     steps = set()
     for part in map(str.strip, text.split(",")):
         if never and part == "never":
             steps.add(0)
-        elif re.fullmatch(r"\d{1,9}", part) and (int(part) or not never):
+        elif re.fullmatch(r"\d{1,9}", part) and int(part) >= least:
             steps.add(int(part))
         else:
-            allowed = "never, and whole numbers from 1" if never else "whole numbers from 0"
+            allowed = f"{'never, and ' if never else ''}whole numbers from {least}"
             raise typer.BadParameter(f"{part!r}; allowed: {allowed}", param_hint=option)
     return sorted(steps)
 

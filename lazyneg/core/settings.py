@@ -39,6 +39,9 @@ class Setting:
         default: The value taken when none is given. Its type is the type of the setting.
         infotext: Key in the infotext, ``None`` where another key implies the value.
         in_steps: Whether the value is a number of steps (or percent of the steps).
+        minimum: Of a whole number, and so is the next.
+        maximum: See there.
+        suffix: What stands behind a whole number in the infotext.
         choices: The values allowed for a choice, empty for other kinds.
     """
 
@@ -48,7 +51,27 @@ class Setting:
     default: bool | int | str
     infotext: str | None = None
     in_steps: bool = False
+    minimum: int = 0
+    maximum: int = MAXIMUM
+    suffix: str = ""
     choices: tuple[str, ...] = ()
+
+    def read(self, text: str) -> object:
+        """The value that a text in an infotext stands for, where it is not one of steps.
+
+        Raises:
+            ValueError: If the text is none that is written there.
+        """
+        if isinstance(self.default, bool):
+            if text not in ("True", "False"):
+                raise ValueError(f"{text!r}; allowed: True or False")
+            return text == "True"
+        if isinstance(self.default, int):
+            match = re.fullmatch(rf"([0-9]{{1,18}}){re.escape(self.suffix)}", text)
+            if not match:
+                raise ValueError(f"{text!r}; allowed: a whole number with {self.suffix}")
+            return int(match[1])
+        return text
 
 
 def _field(name: str, default: bool | int | str, **about: Any) -> Any:
@@ -116,6 +139,24 @@ class Settings:
         "from the start.",
         infotext="LazyNeg early prompt",
     )
+    area: int = _field(
+        "area",
+        100,
+        label="Area",
+        help="Percent of the picture in which the negative prompt acts: where it changes most. "
+        "100 is everywhere.",
+        infotext="LazyNeg area",
+        minimum=1,
+        maximum=100,
+        suffix="%",
+    )
+    adaptive: bool = _field(
+        "adaptive",
+        False,
+        label="Adaptive",
+        help="Let the negative prompt act in a picture only while what it names shows there.",
+        infotext="LazyNeg adaptive",
+    )
 
     @classmethod
     def parse(cls, values: Mapping[str, object]) -> Settings:
@@ -163,9 +204,14 @@ class Settings:
             stop = stop and stop * steps // 100
         return Window(critical, stop, steps)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the picture itself tells where, or while, the negative prompt acts."""
+        return self.area < 100 or self.adaptive
+
     def delays(self, *, hires_pass: bool = False) -> bool:
-        """Whether a pass can have steps without the negative prompt, however many it has."""
-        return self._span(hires_pass) != (0, None)
+        """Whether the negative prompt can be kept out of anything in a pass of any length."""
+        return self._span(hires_pass) != (0, None) or self.chooses
 
     def _span(self, hires_pass: bool) -> tuple[int, int | None]:
         """Critical and stop step of a pass, in the unit of these settings."""
@@ -207,7 +253,7 @@ class Settings:
             return {}
         suffix = "%" if self.unit == "percent" else ""
         return {
-            setting.infotext: f"{value}{suffix if setting.in_steps else ''}"
+            setting.infotext: f"{value}{suffix if setting.in_steps else setting.suffix}"
             for setting in SETTINGS
             if setting.infotext
             and (
@@ -234,11 +280,11 @@ class Settings:
                 text = "x".join(str(params.get(f"{setting.infotext}-{half}")) for half in (1, 2))
             if text is None:
                 continue
-            if not setting.in_steps:
-                values[setting.name] = text
-                continue
             try:
-                values[setting.name], units[setting.infotext] = parse_amount(str(text))
+                if setting.in_steps:
+                    values[setting.name], units[setting.infotext] = parse_amount(str(text))
+                else:
+                    values[setting.name] = setting.read(str(text))
             except ValueError as error:
                 raise SettingsError(f"{setting.infotext} is {error}") from None
         if "critical_step" not in values:
@@ -287,7 +333,7 @@ def _checked(setting: Setting, value: object) -> Any:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if whole and 0 <= int(value) <= MAXIMUM:  # type: ignore[call-overload]
+        if whole and setting.minimum <= int(value) <= setting.maximum:  # type: ignore[call-overload]
             return int(value)  # type: ignore[call-overload]
-        allowed = f"whole numbers from 0 to {MAXIMUM}"
+        allowed = f"whole numbers from {setting.minimum} to {setting.maximum}"
     raise SettingsError(f"{setting.name} is {value!r}; allowed: {allowed}")

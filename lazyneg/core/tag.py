@@ -17,6 +17,9 @@ ALLOWED = f"<{NAME}:5>, <{NAME}:25%>, <{NAME}:5:15>"
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """What the WebUI cuts out of a prompt, our tag among it."""
 
+_KEPT = ("early_prompt", "area", "adaptive")
+"""Settings of which a tag says nothing."""
+
 _ALIKE = re.compile(
     # Also with the wide brackets and colon of East Asian keyboards.
     r"[<\uff1c]\s{0,3}(?P<name>[a-z][a-z _-]{0,20})[^<>\uff1c\uff1e\n]{0,40}[>\uff1e]?"
@@ -44,7 +47,7 @@ class Picture:
 
         Args:
             settings: Settings of the request. A tag takes the place of critical step, stop step
-                and unit, also where the request is disabled. Early prompt and hires choice stay.
+                and unit, also where the request is disabled. All else stays.
             tags: Arguments of each tag in the prompt.
             hires_tags: The same of the hires prompt, ``None`` if the hires pass has no prompt of
                 its own. A tag there speaks for the hires pass alone.
@@ -65,6 +68,11 @@ class Picture:
     def delays(self, *, hires_pass: bool = False) -> bool:
         """As :meth:`Settings.delays`."""
         return self._of(hires_pass).delays(hires_pass=hires_pass)
+
+    @property
+    def chooses(self) -> bool:
+        """As :attr:`Settings.chooses`."""
+        return self.first.chooses
 
     def _of(self, hires_pass: bool) -> Settings:
         return self.hires if hires_pass else self.first
@@ -88,7 +96,7 @@ def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | Non
         "unit": amounts[0][1],
         "stop_step": amounts[1][0] if len(amounts) > 1 else None,
         "hires": "same",
-        "early_prompt": settings.early_prompt,
+        **{name: getattr(settings, name) for name in _KEPT},
     }
     try:
         return Settings.parse(values)

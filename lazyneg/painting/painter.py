@@ -210,7 +210,15 @@ class Painter:
             stop = window.stop and window.stop * iterations
             if window.stop is not None and window.stop <= window.critical:
                 begin, stop = window.steps * iterations, None
-        return lazyneg.lazy_negative(self.pipe, begin, unit, stop, settings.early_prompt)
+        return lazyneg.lazy_negative(
+            self.pipe,
+            begin,
+            unit,
+            stop,
+            settings.early_prompt,
+            area=settings.area,
+            adaptive=settings.adaptive,
+        )
 
     def _arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
         wanted = job.parameters

@@ -21,7 +21,15 @@ def label(settings: Settings | None) -> str:
         return "no negative"
     suffix = " %" if settings.unit == "percent" else ""
     words = f"from {settings.critical_step}{suffix}"
-    return f"{words} until {settings.stop_step}{suffix}" if settings.stop_step else words
+    if settings.stop_step:
+        words += f" until {settings.stop_step}{suffix}"
+    return ", ".join(filter(None, (words, choosing(settings))))
+
+
+def choosing(settings: Settings) -> str:
+    """Words for where and while the negative prompt acts; none for everywhere and always."""
+    area = f"area {settings.area} %" if settings.area < 100 else ""
+    return ", ".join(filter(None, (area, "adaptive" if settings.adaptive else "")))
 
 
 def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -115,7 +115,8 @@ def measure(plan: Plan, folder: Path, looking: Looking, ranks: Ranks) -> pd.Data
     shown = tqdm(ranks.share(units), desc="measuring", unit=" batches", disable=ranks.rank > 0)
     lines = [_measure_unit(plan, folder, looking, *unit) for unit in shown]
     table = pd.DataFrame([line for unit in ranks.gather(lines) for line in unit])
-    return table.astype({"critical_step": "Int64", "stop_step": "Int64"})
+    whole = dict.fromkeys(("critical_step", "stop_step", "area"), "Int64")
+    return table.astype({**whole, "adaptive": "boolean"})
 
 
 def _measure_unit(
@@ -142,6 +143,8 @@ def _measure_unit(
             "critical_step": row.settings.critical_step if row.settings else None,
             "stop_step": (row.settings.stop_step or None) if row.settings else None,
             "unit": plan.grid.unit,
+            "area": row.settings.area if row.settings else None,
+            "adaptive": row.settings.adaptive if row.settings else None,
             "seed": seed,
             "picture": name,
             "mse": mse(picture, before, everywhere),

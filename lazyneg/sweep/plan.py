@@ -28,6 +28,8 @@ class Grid:
         parameters: What all pictures share, by the WebUI's names: ``Steps``, ``CFG scale`` and,
             where they are not the model's own, ``Sampler`` and ``Size``.
         batch_size: Pictures painted at once.
+        areas: In percent of the picture.
+        adaptive: Whether the negative prompt acts only while it is needed: no, yes or both.
     """
 
     prompts: Sequence[str]
@@ -38,18 +40,29 @@ class Grid:
     unit: str
     parameters: Mapping[str, str]
     batch_size: int
+    areas: Sequence[int] = (100,)
+    adaptive: Sequence[bool] = (False,)
 
     @cached_property
     def settings(self) -> list[Settings]:
-        """Each critical step with each stop step after it.
+        """Each critical step with each stop step after it, and each choice with each of these.
 
         Raises:
             SettingsError: If a value is not allowed.
         """
         return [
             Settings.parse(
-                {"enabled": True, "critical_step": first, "stop_step": stop, "unit": self.unit}
+                {
+                    "enabled": True,
+                    "critical_step": first,
+                    "stop_step": stop,
+                    "unit": self.unit,
+                    "area": area,
+                    "adaptive": adaptive,
+                }
             )
+            for adaptive in self.adaptive
+            for area in self.areas
             for stop in self.stop_steps
             for first in self.critical_steps
             if not stop or stop > first
@@ -58,7 +71,8 @@ class Grid:
     @property
     def skipped(self) -> int:
         """Settings that would stop before they begin."""
-        return len(self.stop_steps) * len(self.critical_steps) - len(self.settings)
+        windows = len(self.stop_steps) * len(self.critical_steps)
+        return windows * len(self.areas) * len(self.adaptive) - len(self.settings)
 
 
 @dataclass(frozen=True)
@@ -127,8 +141,8 @@ class Plan:
     def rows(self, prompt: str, negative: str) -> list[Row]:
         """The rows of a section, the reference first."""
         reference = self.reference(prompt)
-        # By the steps that have the negative prompt.
-        paintings = {(0, self.iterations): Painting(prompt, negative, Settings())}
+        # By the steps that have the negative prompt, and by where and while it acts in them.
+        paintings = {(0, self.iterations, 100, False): Painting(prompt, negative, Settings())}
         rows = [Row(None, reference)]
         for settings in self.grid.settings:
             window = settings.window(self.iterations)
@@ -140,7 +154,8 @@ class Plan:
                 # Named by what it does, so that it is found again by those who ask otherwise.
                 ends = settings if stop < self.iterations else replace(settings, stop_step=0)
                 own = Painting(prompt, negative, ends)
-                painting = paintings.setdefault((window.critical, stop), own)
+                key = (window.critical, stop, settings.area, settings.adaptive)
+                painting = paintings.setdefault(key, own)
             rows.append(Row(settings, painting))
         return rows
 

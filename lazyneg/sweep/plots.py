@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from lazyneg.painting.pictures import choosing
 from lazyneg.sweep.plan import digest
 from lazyneg.sweep.summary import Estimate, Line, Summary
 
@@ -45,11 +46,14 @@ def plot(summary: Summary) -> bytes:
     return drawing.getvalue()
 
 
-def _by_stop(lines: Sequence[Line]) -> dict[int, list[Line]]:
-    """The lines of each stop step."""
-    groups: dict[int, list[Line]] = {}
-    for line in lines:
-        groups.setdefault(line.settings.stop_step, []).append(line)
+def _groups(summary: Summary) -> dict[str, list[Line]]:
+    """The lines that differ in their critical step only, by what they have in common."""
+    groups: dict[str, list[Line]] = {}
+    for line in summary.lines:
+        stop = line.settings.stop_step
+        until = f"until {stop}{_unit(summary)}" if stop else ""
+        name = ", ".join(filter(None, (until, choosing(line.settings))))
+        groups.setdefault(name, []).append(line)
     return groups
 
 
@@ -68,7 +72,7 @@ def _draw_front(axes: Any, summary: Summary) -> None:
             label="Pareto front",
         )
     unit = _unit(summary)
-    for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
+    for color, (name, lines) in zip(cycle(_COLORS), _groups(summary).items()):
         points = [(line, line.similarity, line.removal) for line in lines if line.removal]
         for _, x, y in points:
             axes.errorbar(
@@ -85,7 +89,7 @@ def _draw_front(axes: Any, summary: Summary) -> None:
             [y.value for _, _, y in points],
             "o",
             color=color,
-            label=f"until {stop}{unit}" if stop else "never stops",
+            label=name or "never stops",
         )
         for line, x, y in points:
             axes.annotate(
@@ -114,12 +118,12 @@ def _draw_front(axes: Any, summary: Summary) -> None:
 def _draw_curves(axes: Any, summary: Summary) -> None:
     unit = _unit(summary)
     absent = summary.seeds - summary.present
-    for color, (stop, lines) in zip(cycle(_COLORS), _by_stop(summary.lines).items()):
+    for color, (name, lines) in zip(cycle(_COLORS), _groups(summary).items()):
         steps = [line.settings.critical_step for line in lines]
         removal = [line.removal for line in lines]
-        until = f", until {stop}{unit}" if stop else ""
-        _draw_curve(axes, steps, removal, f"removal{until}, of {summary.present}", "-", color)
-        if not stop:
+        what = f"removal, {name}" if name else "removal"
+        _draw_curve(axes, steps, removal, f"{what}, of {summary.present}", "-", color)
+        if not name:
             kept = [line.similarity for line in lines]
             induced = [line.induction for line in lines]
             _draw_curve(axes, steps, kept, "preservation", "--", color)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from lazyneg.core.settings import Settings
+from lazyneg.painting.pictures import choosing
 from lazyneg.sweep.detectors import known_in
 from lazyneg.sweep.measuring import Looking
 from lazyneg.sweep.plan import Plan
@@ -118,7 +119,7 @@ class Line:
 
     @property
     def begin(self) -> str:
-        """The critical step, in words."""
+        """The critical step and what else there is to say, in words."""
         return self.label.removeprefix("from ")
 
 
@@ -208,12 +209,8 @@ def _section(
     suffix = "_outside" if looking.regions.get(negative) else ""
     present = _present(reference, looking, words)
     rows = plan.rows(prompt, negative)
-    # Critical step 0, if it was asked for.
-    starts = [
-        row.label
-        for row in rows
-        if row.settings and not row.settings.critical_step and not row.settings.stop_step
-    ]
+    # The plain negative prompt, if it was asked for.
+    starts = [row.label for row in rows if row.settings and not row.settings.delays()]
     plain = of_pair[of_pair.setting.isin(starts)][f"mse{suffix}"].to_numpy(float)
     lines = []
     seen = set()
@@ -260,10 +257,11 @@ def _present(lines: pd.DataFrame, looking: Looking, words: str | None) -> NDArra
 
 
 def _choose(summary: Summary) -> tuple[Line | None, str]:
-    """The critical step to take, and why.
+    """The setting to take, and why.
 
     The rule: of the critical steps without a stop, the largest one up to which removal never
-    falls below the part :data:`KEPT` of what critical step 0 removes.
+    falls below the part :data:`KEPT` of what critical step 0 removes; and so for each area, and
+    each choice of being adaptive. Of these the one that changes the pictures least.
     """
     if summary.words is None:
         return None, "no detector knows an object of the negative prompt, so removal is not known"
@@ -272,36 +270,43 @@ def _choose(summary: Summary) -> tuple[Line | None, str]:
             f"too few pictures to choose by: without a negative prompt {summary.present} of "
             f"{summary.seeds} seeds have the object; it takes {ENOUGH}"
         )
-    delays = sorted(
-        (
-            (line.settings.critical_step, round(line.removal.value * line.removal.seeds), line)
-            for line in summary.lines
-            if line.removal and not line.settings.stop_step and not line.again
-        ),
-        key=lambda delay: delay[0],
-    )
-    if not delays or delays[0][0] != 0:
+    groups: dict[str, list[tuple[int, Line]]] = {}
+    for line in sorted(summary.lines, key=lambda line: line.settings.critical_step):
+        if line.removal and not line.settings.stop_step and not line.again:
+            removed = round(line.removal.value * line.removal.seeds)
+            groups.setdefault(choosing(line.settings), []).append((removed, line))
+    delays = groups.pop("", [])
+    if not delays or delays[0][1].settings.critical_step:
         return None, "critical step 0, which the others are measured by, is not among the settings"
-    _, most, plain = delays[0]
+    most, plain = delays[0]
     if most < ENOUGH_REMOVED:
         asked = ", which the prompt asks for," if summary.at_once else ""
         return None, (
             f"too little to choose by: even from step 0 the negative prompt removes the object"
             f"{asked} from {most} of {summary.present} seeds; it takes {ENOUGH_REMOVED}"
         )
-    fallen = [index for index, (_, removed, _) in enumerate(delays) if removed < KEPT * most]
-    last = fallen[0] - 1 if fallen else len(delays) - 1
-    _, removed, choice = delays[last]
-    if fallen:
-        after = f"critical step {delays[last + 1][2].begin} falls below {float(KEPT):.0%} of that"
-    else:
-        after = "no later one was tried"
+    (removed, choice), after = _latest(delays, most)
+    for others in groups.values():
+        if others[0][0] >= KEPT * most:
+            other, after_other = _latest(others, most)
+            if other[1].change.value < choice.change.value:
+                (removed, choice), after = other, after_other
     if choice is plain:
         return choice, f"no delay; it removes {most / summary.present:.0%}, and {after}"
     return choice, (
         f"it removes {removed / summary.present:.0%}, against {most / summary.present:.0%} from "
         f"step 0, and {_saved(choice, summary)}; {after}"
     )
+
+
+def _latest(delays: Sequence[tuple[int, Line]], most: int) -> tuple[tuple[int, Line], str]:
+    """The last of some critical steps with what they remove, before one that falls short."""
+    fallen = [index for index, (removed, _) in enumerate(delays) if removed < KEPT * most]
+    if not fallen:
+        return delays[-1], "no later one was tried"
+    short = delays[fallen[0]][1]
+    share = f"{float(KEPT):.0%} of that"
+    return delays[fallen[0] - 1], f"critical step {short.begin} falls below {share}"
 
 
 def _saved(choice: Line, summary: Summary) -> str:

@@ -30,6 +30,8 @@ def valid_settings(draw: st.DrawFn) -> Settings:
             "hires": draw(st.sampled_from(["full", "same", "own"])),
             "hires_critical_step": draw(st.integers(0, most)),
             "early_prompt": draw(text),
+            "area": draw(st.integers(1, 100)),
+            "adaptive": draw(st.booleans()),
         }
     )
 
@@ -52,6 +54,8 @@ def test_the_order_of_the_api_arguments_is_fixed() -> None:
         "hires",
         "hires_critical_step",
         "early_prompt",
+        "area",
+        "adaptive",
     ]
 
 

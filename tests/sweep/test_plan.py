@@ -82,6 +82,34 @@ def test_percents_that_mean_the_same_steps_share_a_painting() -> None:
     assert rows["from 20 % until 50 %"].settings.window(10).stop == 5
 
 
+def test_areas_and_being_adaptive() -> None:
+    grid = replace(
+        GRID, critical_steps=[0, 12], stop_steps=[0], areas=[100, 10], adaptive=[False, True]
+    )
+    rows = {row.label: row.painting for row in Plan(grid, 10, MAKER).rows("girl", "hat")}
+    assert list(rows) == [
+        "no negative",
+        "from 0",
+        "from 12",
+        "from 0, area 10 %",
+        "from 12, area 10 %",
+        "from 0, adaptive",
+        "from 12, adaptive",
+        "from 0, area 10 %, adaptive",
+        "from 12, area 10 %, adaptive",
+    ]
+    assert rows["from 0"] == PLAIN
+    assert {rows[label] for label in rows if label.startswith("from 12")} == {REFERENCE}
+    assert rows["from 0, area 10 %, adaptive"].settings.infotext() == {
+        "LazyNeg critical step": "0",
+        "LazyNeg area": "10%",
+        "LazyNeg adaptive": "True",
+    }
+    assert len(set(rows.values())) == 5
+    assert grid.skipped == 0
+    assert replace(grid, stop_steps=[0, 5]).skipped == 4
+
+
 def test_counts_the_iterations_of_the_loop() -> None:
     # A second-order sampler has more than it has steps.
     rows = {row.label: row.painting for row in Plan(GRID, 19, MAKER).rows("girl", "hat")}

@@ -28,12 +28,13 @@ def section(
     twice: Mapping[str, Sequence[int]] | None = None,
     unit: str = "steps",
     prompt: str = "girl",
+    areas: Sequence[int] = (100,),
 ) -> Summary:
     """The summary of a sweep in which given seeds have the object under each setting.
 
     The seeds in ``twice`` change twice as much as the others under that setting.
     """
-    grid = Grid([prompt], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8)
+    grid = Grid([prompt], ["glasses"], SEEDS, critical_steps, stop_steps, unit, {}, 8, areas)
     plan = Plan(grid, 20, {})
     table = pd.DataFrame(
         {
@@ -179,6 +180,29 @@ def test_chooses_the_last_step_before_removal_falls() -> None:
         "critical step 3: it removes 90%, against 100% from step 0, and changes the picture "
         "75% less (75% to 75%); critical step 6 falls below 90% of that"
     )
+
+
+def test_chooses_the_area_that_changes_least() -> None:
+    changes = {"from 0": 0.4, "from 3": 0.2, "from 0, area 20 %": 0.1, "from 0, area 5 %": 0.01}
+    has = {
+        **HAS,
+        "from 3": range(2),
+        "from 6": range(20),
+        # 19 and 17 of 20 removed.
+        "from 0, area 20 %": range(1),
+        "from 3, area 20 %": range(20),
+        "from 6, area 20 %": range(20),
+        "from 0, area 5 %": range(3),
+    }
+    summary = section(has, changes, areas=(100, 20, 5))
+    assert summary.choice is line(summary, "from 0, area 20 %")
+    assert summary.verdict == (
+        "critical step 0, area 20 %: it removes 95%, against 100% from step 0, and changes the "
+        "picture 75% less (75% to 75%); critical step 3, area 20 % falls below 90% of that"
+    )
+    changes["from 0, area 20 %"] = 0.3
+    assert section(has, changes, areas=(100, 20, 5)).choice is not None
+    assert section(has, changes, areas=(100, 20, 5)).verdict.startswith("critical step 3: ")
 
 
 def test_exactly_enough_is_enough() -> None:
