@@ -27,6 +27,7 @@ from lazyneg.diffusers.blank import (
     has_negative,
     negative_names,
 )
+from lazyneg.diffusers.both import form
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
 from lazyneg.diffusers.rehearsal import (
@@ -37,6 +38,7 @@ from lazyneg.diffusers.rehearsal import (
     call_arguments,
 )
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
+from lazyneg.diffusers.third_row import ThirdRow, feeds_another
 
 logger = logging.getLogger("lazyneg")
 
@@ -235,6 +237,7 @@ class _Run:
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
         self.guided_later = False
         """Whether something changed after a first step in which nothing differs."""
+        self.third_row = ThirdRow(settings) if settings.chooses else None
 
     def iterating(self) -> None:
         if len(self.loops) > 1:
@@ -248,6 +251,7 @@ class _Run:
                 )
             self._conclude()
         self._begin(loop.index, loop.count)
+        self._next_step(first=not loop.index)
 
     def looping(self) -> None:
         self.progress_bar = True
@@ -257,8 +261,11 @@ class _Run:
         if not self.loops:
             self.step = self.calls = 0
             self.stepping = False
+            self._next_step(first=True)
 
     def stepped(self) -> None:
+        if self.third_row:
+            self.third_row.stepped()
         self.stepping = True
         self.calls = 0
         if self.known and self.first_step:
@@ -270,8 +277,12 @@ class _Run:
         elif self.progress_bar:
             # Several schedulers may step one after the other: that is one step.
             self._begin(self.step + self.stepping, self._announced())
+            if self.stepping:
+                self._next_step(first=False)
         else:
             return self._set_up(module, args, kwargs)
+        if self.third_row:
+            args, kwargs = self.third_row.received(args, kwargs)
         self.stepping = False
         call = self.calls
         self.calls += 1
@@ -283,10 +294,15 @@ class _Run:
             self._check_still_unguided(call, module, args, kwargs)
         # Past the last step come checkers and the like.
         elif self.early and (id(module) in self.denoisers or self.step < self.window.steps):
+            given = args, kwargs
             args, kwargs = self._blanked(call, module, args, kwargs)
+            if self.third_row:
+                return self.third_row.call(module, given, (args, kwargs), self.paths)
         return module(*args, **kwargs)
 
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.third_row:
+            return self.third_row.in_context(context, args, kwargs)
         return context(*args, **kwargs)
 
     def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
@@ -303,11 +319,17 @@ class _Run:
         self.step = step
         if steps != self.window.steps:
             self.window = self.settings.window(steps)
-        self.early = not self.window.active(step)
+        self.early = not self.window.active(step) or self.settings.chooses
+
+    def _next_step(self, first: bool) -> None:
+        """Tells the third row of a step, perhaps the first one of a pass."""
+        if self.third_row:
+            self.third_row.next_step(self.window.active(self.step), first)
 
     def _first(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A call of the first step."""
-        given = dict(leaves((args, kwargs)))
+        arguments = args, kwargs
+        given = dict(leaves(arguments))
         blank = self._rehearsed(module, given)
         if blank is not None:
             changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
@@ -324,8 +346,12 @@ class _Run:
             )
         elif self.early:
             args, kwargs = self._blanked(len(self.made), module, args, kwargs)
-        output = module(*args, **kwargs)
-        self.made.append(Made(module, output))
+        if self.third_row:
+            feeds = feeds_another(self.rehearsals.blank, self.made, module)
+            output = self.third_row.call(module, arguments, (args, kwargs), self.paths, feeds)
+        else:
+            output = module(*args, **kwargs)
+        self.made.append(Made(module, form(output, "blank")))
         return output
 
     def _rehearsed(self, module: torch.nn.Module, given: dict[Path, Any]) -> Any:
@@ -443,6 +469,8 @@ class _Run:
         Raises:
             DelayError: If it turns out that its steps were not seen.
         """
+        if self.third_row:
+            self.third_row.end_step()
         if self.first_step and self.progress_bar and self.known:
             raise DelayError(
                 f"{type(self.pipe).__name__} neither loops over its scheduler's timesteps nor "
