@@ -190,7 +190,7 @@ class ThirdRow:
         """Checks that a model may be called once more than the pipeline does."""
         stateful = self._stateful.get(id(module))
         if stateful is None:
-            stateful = self._stateful[id(module)] = _keeps_state(module, givens)
+            stateful = self._stateful[id(module)] = keeps_state(module, givens)
         if stateful and self._cache is None:
             raise DelayError(
                 f"caches on {type(module).__name__} keep something from call to call, and the "
@@ -262,7 +262,7 @@ class ThirdRow:
         if not rows:
             return tensor
         prompts = self._prompts(extra.module, sample, tensor, batch)
-        channels = _channels(extra.module, tensor) if self.settings.area < 100 else 1
+        channels = channels_of(extra.module, tensor) if self.settings.area < 100 else 1
         # The call may write to the same memory, as CUDA graphs do.
         chosen, empty = tensor.clone(), tensor.clone()
         negatives = dict(leaves(self._made(extra, rows)))[path]
@@ -419,7 +419,7 @@ def _count(module: torch.nn.Module, tensors: Mapping[Path, Tensor]) -> int:
     return counts.pop()[0]
 
 
-def _channels(module: torch.nn.Module, output: Tensor) -> int:
+def channels_of(module: torch.nn.Module, output: Tensor) -> int:
     """The dimension of the channels."""
     config = getattr(module, "config", {})
     inner, outer = (getattr(config, name, None) for name in ("in_channels", "out_channels"))
@@ -440,7 +440,7 @@ def _channels(module: torch.nn.Module, output: Tensor) -> int:
     return found[0]
 
 
-def _keeps_state(module: torch.nn.Module, givens: Mapping[Path, Any]) -> bool:
+def keeps_state(module: torch.nn.Module, givens: Mapping[Path, Any]) -> bool:
     """Whether a model has caches that keep something for each context.
 
     Raises:
