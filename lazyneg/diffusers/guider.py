@@ -156,10 +156,13 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
         self._third_row = False
         if not step:
             self._guidances.clear()
+            self._denoiser = None
 
     def prepare_models(self, denoiser: torch.nn.Module) -> None:
         super().prepare_models(denoiser)
-        if self._third_row and denoiser is not self._denoiser and keeps_state(denoiser, {}):
+        if not self._third_row or denoiser is self._denoiser:
+            return
+        if keeps_state(denoiser, {}):
             raise DelayError(
                 f"caches on {type(denoiser).__name__} keep something from call to call: area and "
                 "adaptive make calls of their own"
