@@ -8,6 +8,7 @@ to act, the denoiser gets the blank form instead. The denoiser is called by the 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,8 +35,11 @@ from lazyneg.diffusers.rehearsal import (
     Beginning,
     DenoiserCall,
     Made,
+    Randomness,
     Rehearsal,
+    SetUp,
     call_arguments,
+    fresh,
 )
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
 from lazyneg.diffusers.third_row import ThirdRow, feeds_another
@@ -73,11 +77,12 @@ def delayed_call(
         return call(pipe, *args, **kwargs)
     blank = blanked(arguments, early)
     beginning = Beginning(pipe, plain)
+    setup: list[Any] = []
     rehearsals = _Rehearsals(
-        blank=Rehearsal(beginning, call, (blank.args, blank.kwargs)),
-        given=Rehearsal(beginning, call, (args, kwargs)),
+        blank=Rehearsal(beginning, call, (blank.args, blank.kwargs), others=setup),
+        given=Rehearsal(beginning, call, (args, kwargs), setup),
     )
-    run = _Run(pipe, settings, rehearsals, _first_call(pipe, rehearsals, arguments, early))
+    run = _Run(pipe, settings, rehearsals, functools.partial(_why_blank_fails, arguments, early))
     own_args, own_kwargs = call_arguments((args, kwargs))
     result = call(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
     run.finish()
@@ -97,29 +102,6 @@ class _Rehearsals:
 
     blank: Rehearsal
     given: Rehearsal
-
-
-def _first_call(
-    pipe: Any, rehearsals: _Rehearsals, arguments: Arguments, early: Early
-) -> DenoiserCall:
-    """The first denoiser call with a blank negative prompt."""
-    failure: Exception | None = None
-    first: DenoiserCall | None = None
-    try:
-        first = rehearsals.blank.next([])
-    except Exception as error:
-        failure = error
-    if failure is not None:
-        # Where the user's call fails too, that is the reason to be told.
-        rehearsals.given.next([])
-        raise DelayError(_why_blank_fails(arguments, early, failure)) from failure
-    if first is None:
-        raise DelayError(
-            f"{type(pipe).__name__} calls no PyTorch model of its own in a loop over its "
-            "scheduler's timesteps, or under a progress bar, before its first scheduler step: its "
-            "negative prompt cannot be delayed"
-        )
-    return first
 
 
 def _why_blank_fails(arguments: Arguments, early: Early, failure: Exception) -> str:
@@ -204,12 +186,16 @@ class _Run:
     """Observer of the user's call."""
 
     def __init__(
-        self, pipe: Any, settings: Settings, rehearsals: _Rehearsals, first: DenoiserCall
+        self,
+        pipe: Any,
+        settings: Settings,
+        rehearsals: _Rehearsals,
+        why_blank_fails: Callable[[Exception], str],
     ) -> None:
         self.pipe = pipe
         self.settings = settings
         self.rehearsals = rehearsals
-        self.first = first
+        self.why_blank_fails = why_blank_fails
         self.loops: list[Loop] = []
         self.progress_bar = False
         """Whether a progress bar was opened, and no loop over timesteps was seen since."""
@@ -264,6 +250,7 @@ class _Run:
             self._next_step(first=True)
 
     def stepped(self) -> None:
+        self._check_was_called()
         if self.third_row:
             self.third_row.stepped()
         self.stepping = True
@@ -300,17 +287,38 @@ class _Run:
                 return self.third_row.call(module, given, (args, kwargs), self.paths)
         return module(*args, **kwargs)
 
+    def touching(self, module: torch.nn.Module) -> None:
+        pass
+
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.third_row:
             return self.third_row.in_context(context, args, kwargs)
         return context(*args, **kwargs)
 
     def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        if not self.first_step:
+            return module(*args, **kwargs)
+        self.setup.add(id(module))
+        given, before = fresh(dict(leaves((args, kwargs)))), Randomness()
         output = module(*args, **kwargs)
-        if self.first_step:
-            self.setup.add(id(module))
-            self.rehearsals.given.setup.append(Made(module, output))
+        self.rehearsals.given.setup.append(SetUp(module, given, before, output))
         return output
+
+    @functools.cached_property
+    def _first_blank(self) -> DenoiserCall | None:
+        """The first denoiser call with a blank negative prompt."""
+        try:
+            return self.rehearsals.blank.next([])
+        except Exception as error:
+            raise DelayError(self.why_blank_fails(error)) from error
+
+    def _check_was_called(self) -> None:
+        if self.first_step and not self.made:
+            raise DelayError(
+                f"{type(self.pipe).__name__} calls no PyTorch model of its own in a loop over its "
+                "scheduler's timesteps, or under a progress bar, before its first scheduler step: "
+                "its negative prompt cannot be delayed"
+            )
 
     def _begin(self, step: int, steps: int) -> None:
         """Goes to a step of so many."""
@@ -360,8 +368,9 @@ class _Run:
         The rehearsal of the call as it was given must come to the same call: else it depends on
         what the denoiser, which rehearsals do not call, does besides giving its output.
         """
-        blank: DenoiserCall | None = self.first
-        if self.made:
+        if not self.made:
+            blank = self._first_blank
+        else:
             try:
                 seen = self.rehearsals.given.next(self.made)
             except Exception as error:
@@ -457,7 +466,7 @@ class _Run:
 
     def _announced(self) -> int:
         """Iterations of a denoising loop that does not go over the timesteps themselves."""
-        if self.rehearsals.blank.announces_steps:
+        if self._first_blank and self.rehearsals.blank.announces_steps:
             announced: int = vars(self.pipe)["_num_timesteps"]
             return announced
         begin = getattr(self.scheduler, "begin_index", None) or 0
@@ -469,6 +478,7 @@ class _Run:
         Raises:
             DelayError: If it turns out that its steps were not seen.
         """
+        self._check_was_called()
         if self.third_row:
             self.third_row.end_step()
         if self.first_step and self.progress_bar and self.known:

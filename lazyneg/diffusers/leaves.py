@@ -11,7 +11,8 @@ import torch
 Path = tuple[Any, ...]
 """Keys and indices that lead from the arguments of a call to one leaf."""
 
-_PLAIN = (bool, int, float, str, bytes, type(None))
+PLAIN = (bool, int, float, str, bytes, type(None))
+"""Kinds of leaves that cannot be changed and have all their meaning in their value."""
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -56,7 +57,7 @@ def replaced(value: Any, news: Mapping[Path, Any]) -> Any:
 
 def plain(leaf: Any) -> bool:
     """Whether a leaf is of a kind that cannot be changed and has all its meaning in its value."""
-    return isinstance(leaf, _PLAIN)
+    return isinstance(leaf, PLAIN)
 
 
 def same(one: Any, other: Any) -> bool:

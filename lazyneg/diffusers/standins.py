@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
+from lazyneg.diffusers.leaves import PLAIN
+
 
 class Observer(Protocol):
     """What is told of a pipeline call."""
@@ -37,6 +39,9 @@ class Observer(Protocol):
 
     def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A model is called; returns what the pipeline gets from it."""
+
+    def touching(self, module: torch.nn.Module) -> None:
+        """Something is asked of a model by which it may be changed."""
 
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A context of a model's caches is entered for the calls to come; returns it."""
@@ -112,6 +117,10 @@ class _StandIn:
             return object.__getattribute__(self, name)
         return getattr(_part_of(self), name)
 
+    def __getattr__(self, name: str) -> Any:
+        # The part has none of this name; what its class does then is to be done with the part.
+        return getattr(_part_of(self), name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(_part_of(self), name, original(value))
 
@@ -142,6 +151,26 @@ class _ModuleStandIn(_StandIn):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _observer_of(self).called(_part_of(self), args, kwargs)
+
+
+class _GuardedModuleStandIn(_ModuleStandIn):
+    """One that tells before a model may be changed: of all that gives a hold of its insides."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if not (name in type(self).own or name == "config" or isinstance(value, _HOLDS_NOTHING)):
+            _observer_of(self).touching(_part_of(self))
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _observer_of(self).touching(_part_of(self))
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _observer_of(self).touching(_part_of(self))
+        super().__delattr__(name)
 
 
 class _SchedulerStandIn(_StandIn):
@@ -206,6 +235,9 @@ def _stand_in(kind: Any, part: Any, observer: Observer | None) -> Any:
     return made
 
 
+_HOLDS_NOTHING = (*PLAIN, torch.dtype, torch.device, torch.Tensor)
+
+
 def is_scheduler(part: Any) -> bool:
     """Whether this is a scheduler, or something that wraps one."""
     return (
@@ -229,7 +261,8 @@ def plain_class(pipe: Any) -> Any:
 class _PipelineStandIn:
     """What the stand-ins of all pipelines have in common."""
 
-    __slots__ = ("_lazyneg_observer", "_lazyneg_parts", "_lazyneg_pipe")
+    __slots__ = ("_lazyneg_module_kind", "_lazyneg_observer", "_lazyneg_parts", "_lazyneg_pipe")
+    _lazyneg_module_kind: type
     _lazyneg_observer: Observer
     _lazyneg_parts: dict[int, Any]
     """Stand-ins by the ids of the parts, which they keep alive."""
@@ -238,6 +271,11 @@ class _PipelineStandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Of the pipeline within its own call: that is another call.
         return self._lazyneg_pipe(*args, **kwargs)
+
+    @property
+    def _execution_device(self) -> Any:
+        # It looks through all modules.
+        return self._lazyneg_pipe._execution_device
 
     def maybe_free_model_hooks(self) -> None:
         # It puts hooks on models, which must not get a stand-in.
@@ -258,7 +296,7 @@ class _Part:
         made = parts.get(id(part))
         if made is None:
             if isinstance(part, torch.nn.Module):
-                kind: Any = _ModuleStandIn
+                kind: Any = pipe._lazyneg_module_kind
             elif is_scheduler(part):
                 kind = _SchedulerStandIn
             else:
@@ -298,7 +336,9 @@ def pipeline_stand_in(
         plain: Its class.
         observer: Who is told.
         attributes: Attributes in place of the pipeline's own, with which it otherwise shares them.
+            The observer is then also told before a model may be changed.
     """
+    kind = _ModuleStandIn if attributes is None else _GuardedModuleStandIn
     attributes = vars(pipe) if attributes is None else attributes
     parts = frozenset(
         name
@@ -308,6 +348,7 @@ def pipeline_stand_in(
     made = object.__new__(_pipeline_class(plain, parts))
     for name, value in (
         ("__dict__", attributes),
+        ("_lazyneg_module_kind", kind),
         ("_lazyneg_pipe", pipe),
         ("_lazyneg_observer", observer),
         ("_lazyneg_parts", {}),

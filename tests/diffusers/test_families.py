@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
 import lazyneg
+from lazyneg.diffusers.leaves import leaves
 from tests.diffusers.reference import spliced
 from tests.diffusers.tiny import FAMILIES, pipeline, request
 
@@ -65,6 +67,32 @@ def test_no_denoiser_call_more_than_a_plain_one(family: str) -> None:
     lazyneg.apply(pipe, 2)
     latents(pipe, family)
     assert len(calls) == 2 * plain
+
+
+def test_no_text_or_picture_is_encoded_twice(family: str) -> None:
+    pipe = pipeline(family)
+    calls: list[str] = []
+
+    def record(module: Any, args: Any, kwargs: Any) -> None:
+        values = [
+            leaf.tolist() if isinstance(leaf, torch.Tensor) else leaf
+            for _, leaf in leaves((args, kwargs))
+        ]
+        calls.append(f"{id(module)} {values}")
+
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and "encoder" in name:
+            part.register_forward_pre_hook(record, with_kwargs=True)
+    latents(pipe, family)
+    plain = Counter(calls)
+    assert plain
+    calls.clear()
+    lazyneg.apply(pipe, 2)
+    latents(pipe, family)
+    besides = Counter(calls) - plain
+    # What is there of the empty prompt, and nothing else.
+    assert 0 < sum(besides.values()) <= sum(plain.values())
+    assert besides.keys().isdisjoint(plain)
 
 
 def test_an_exception_midway_leaves_a_plain_pipeline(family: str) -> None:
