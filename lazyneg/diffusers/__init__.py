@@ -151,9 +151,7 @@ def apply(
         `TypeError`: If `pipe` is not a pipeline that takes a negative prompt, or takes none in the
             form of these early embeddings.
     """
-    state = _state(
-        pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, early_embeds
-    )
+    state = _state(pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, early_embeds)
     vars(pipe)[_STATE] = state
     pipe.__class__ = _lazy_class(plain_class(pipe))
     return pipe

@@ -10,6 +10,7 @@ from typing import Any
 
 from lazyneg.core.settings import SettingsError
 
+_PICTURES = re.compile(r"num_[a-z]+_per_prompt")
 _TEXT = re.compile(r"neg(ative)?_prompt(_\d+)?")
 # Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images.
 _ENCODED = re.compile(r"negative_.*(prompt|attention_mask).*")
@@ -157,6 +158,18 @@ def blanked(arguments: Arguments, early: Early) -> Arguments:
             f"{', '.join(map(early_name, encoded))}"
         )
     return arguments.with_values(news)
+
+
+def more_pictures(arguments: Arguments) -> tuple[int, Arguments | None]:
+    """How many pictures of a prompt are asked for, and ``arguments`` for one more if possible."""
+    values = arguments.by_name
+    name = next(filter(_PICTURES.fullmatch, values), None)
+    if name is None:
+        return 1, None
+    pictures = 1 if values[name] is None else values[name]
+    # Of these there may be one for each picture.
+    for_each = {key: None for key in ("latents", "generator") if values.get(key) is not None}
+    return pictures, arguments.with_values({**for_each, name: pictures + 1})
 
 
 def _positive(values: dict[str, Any]) -> Any:

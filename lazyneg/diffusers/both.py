@@ -11,7 +11,6 @@ import torch
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import leaves, replaced
 
-
 _WRITES = re.compile(r"\w*[^_]_|__setitem__|__i(?!nt|nvert|ndex|ter)\w+__")
 """Names of functions that change their first argument: ``add_``, ``__iadd__``."""
 

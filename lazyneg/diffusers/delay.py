@@ -26,6 +26,7 @@ from lazyneg.diffusers.blank import (
     blanked,
     early_name,
     has_negative,
+    more_pictures,
     negative_names,
 )
 from lazyneg.diffusers.both import form
@@ -42,7 +43,7 @@ from lazyneg.diffusers.rehearsal import (
     fresh,
 )
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
-from lazyneg.diffusers.third_row import ThirdRow, feeds_another
+from lazyneg.diffusers.third_row import Ahead, ThirdRow
 
 logger = logging.getLogger("lazyneg")
 
@@ -81,6 +82,8 @@ def delayed_call(
     rehearsals = _Rehearsals(
         blank=Rehearsal(beginning, call, (blank.args, blank.kwargs), others=setup),
         given=Rehearsal(beginning, call, (args, kwargs), setup),
+        more=functools.partial(Rehearsal, beginning, call, others=setup),
+        arguments=blank,
     )
     run = _Run(pipe, settings, rehearsals, functools.partial(_why_blank_fails, arguments, early))
     own_args, own_kwargs = call_arguments((args, kwargs))
@@ -102,6 +105,18 @@ class _Rehearsals:
 
     blank: Rehearsal
     given: Rehearsal
+    more: Callable[[tuple[Any, dict[str, Any]]], Rehearsal]
+    """Makes one of the call with other arguments."""
+    arguments: Arguments
+    """Those with the blank negative prompt."""
+
+    def ahead(self, module: torch.nn.Module, made: list[Made]) -> Ahead:
+        """What tells of a call that follows on those ``made``."""
+        pictures, arguments = more_pictures(self.arguments)
+        more = (
+            functools.partial(self.more, (arguments.args, arguments.kwargs)) if arguments else None
+        )
+        return Ahead(module, self.blank, more, pictures, made)
 
 
 def _why_blank_fails(arguments: Arguments, early: Early, failure: Exception) -> str:
@@ -355,8 +370,8 @@ class _Run:
         elif self.early:
             args, kwargs = self._blanked(len(self.made), module, args, kwargs)
         if self.third_row:
-            feeds = feeds_another(self.rehearsals.blank, self.made, module)
-            output = self.third_row.call(module, arguments, (args, kwargs), self.paths, feeds)
+            ahead = self.rehearsals.ahead(module, self.made)
+            output = self.third_row.call(module, arguments, (args, kwargs), self.paths, ahead)
         else:
             output = module(*args, **kwargs)
         self.made.append(Made(module, form(output, "blank")))

@@ -171,7 +171,8 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
 
     @property
     def num_conditions(self) -> int:
-        return super().num_conditions + self._third_row
+        conditions: int = super().num_conditions
+        return conditions + self._third_row
 
     def forward(
         self,
@@ -192,6 +193,4 @@ class LazyNegativeGuidance(ClassifierFreeGuidance):
             settings = self.settings
             self._guidances = [Guidance(settings.area, settings.adaptive) for _ in empty]
         rows = zip(self._guidances, cond, empty, negative, strict=True)
-        return torch.stack(
-            [guidance.uncond(*outputs, channels - 1) for guidance, *outputs in rows]
-        )
+        return torch.stack([one.uncond(p, e, n, channels - 1) for one, p, e, n in rows])

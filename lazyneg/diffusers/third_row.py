@@ -9,6 +9,7 @@ given, in a call of their own, and in what the pipeline gets they are exchanged 
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from lazyneg.core.settings import Settings
 from lazyneg.diffusers.both import Both, form
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, leaves, plain, replaced, same
-from lazyneg.diffusers.rehearsal import Made, Randomness, Rehearsal, fresh
+from lazyneg.diffusers.rehearsal import DenoiserCall, Made, Randomness, Rehearsal
 
 Arguments = tuple[Sequence[Any], dict[str, Any]]
 
@@ -72,6 +73,8 @@ class ThirdRow:
         """Rows of the batches, by place."""
         self._feeding: dict[int, bool] = {}
         """Whether what a call gives goes into another model, by place."""
+        self._have_rows: dict[int, Mapping[Path, bool]] = {}
+        """Which arguments have a row for each of the batch, by place, where that was asked."""
         self._place = -1
         self._era = 0
         """Changes when the denoisers' outputs have gone into the picture."""
@@ -135,7 +138,7 @@ class ThirdRow:
         given: Arguments,
         blank: Arguments,
         paths: set[Path],
-        feeds: Callable[[Any], bool] | None = None,
+        ahead: Ahead | None = None,
     ) -> Any:
         """A denoiser call.
 
@@ -144,7 +147,7 @@ class ThirdRow:
             given: Its arguments with the negative prompt as it was given.
             blank: And with a blank one.
             paths: Where they may differ.
-            feeds: In the first step, tells whether an output will go into another model.
+            ahead: In the first step, what comes of the call.
 
         Returns:
             What the pipeline is to get.
@@ -156,25 +159,26 @@ class ThirdRow:
         # Before the call: models take lists apart.
         negative = replaced(_copied(given), self._received)
         blanks, givens = dict(leaves(blank)), dict(leaves(negative))
-        sample = _sample(module, blanks)
+        sample = blanks.get(_sample_path(module, blanks))
         output = module(*blank[0], **blank[1])
         differing = [
             path
             for path in (*paths, *(self._received.keys() - paths))
             if path in givens and not same(givens[path], blanks[path])
         ]
-        if differing and feeds is not None:
-            self._feeding[self._place] = feeds(output)
+        tensors = {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
+        if differing and ahead is not None:
+            self._learn(ahead, output, [*tensors.values()], givens, differing)
         if not self.acts:
             return output
-        tensors = {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
         if not differing:
             self._prompted += [_Prompted(module, sample, tensor) for tensor in tensors.values()]
             return output
         self._check(module, givens)
         pairs = {path: (blanks[path], givens[path]) for path in differing}
         batch = self._batch(module, _count(module, tensors), sample, pairs)
-        extra = _Extra(module, negative, givens, differing, batch)
+        have_rows = self._have_rows.get(self._place, {})
+        extra = _Extra(module, negative, givens, differing, batch, have_rows)
         if self._feeding.get(self._place):
             return self._fed(output, tensors, extra)
         if len(tensors) != 1:
@@ -185,6 +189,20 @@ class ThirdRow:
         ((path, tensor),) = tensors.items()
         chosen = self._chosen(sample, tensor, path, extra)
         return output if chosen is tensor else replaced(output, {path: chosen})
+
+    def _learn(
+        self,
+        ahead: Ahead,
+        output: Any,
+        tensors: Sequence[Tensor],
+        givens: Mapping[Path, Any],
+        differing: Sequence[Path],
+    ) -> None:
+        """Learns of a call of the first step what itself does not tell."""
+        self._feeding[self._place] = ahead.feeds(output)
+        others = {path: leaf for path, leaf in givens.items() if path not in differing}
+        if tensors and tensors[0].ndim and _may_mislead(len(tensors[0]), others):
+            self._have_rows[self._place] = ahead.rows(givens)
 
     def _check(self, module: torch.nn.Module, givens: Mapping[Path, Any]) -> None:
         """Checks that a model may be called once more than the pipeline does."""
@@ -326,6 +344,8 @@ class _Extra:
     givens: Mapping[Path, Any]
     differing: Sequence[Path]
     batch: _Batch
+    have_rows: Mapping[Path, bool]
+    """Which arguments have a row for each of the batch, where that is known."""
 
     def made(self, rows: list[int]) -> Any:
         """The output for some rows; they are those of its tensors."""
@@ -345,22 +365,22 @@ class _Extra:
         batch, news = self.batch, {}
         if not batch.partners:
             return None
-        sizes = Counter(path[:-1] for path in self.givens)
+        sizes = _list_sizes(self.givens)
         for path, leaf in self.givens.items():
-            rowless = not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) % batch.count
-            # A list may have an item for each row.
-            listed = isinstance(path[-1], int) and sizes[path[:-1]] == batch.count
-            listed &= len(path) > 2
-            if rowless and (path in self.differing or listed):
-                return None
-            if rowless:
+            known, differs = self.have_rows.get(path), path in self.differing
+            if known is False and not differs:
+                continue
+            if not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) % batch.count:
+                # A list may have an item for each row.
+                if known or differs or sizes[path[:-1]] == batch.count:
+                    return None
                 continue
             if path in batch.layouts:
                 together, each = batch.layouts[path], len(leaf) // batch.count
                 shape = (batch.count, each) if together else (each, batch.count)
-                parts = leaf.unflatten(0, shape)
+                parts = leaf.reshape(*shape, *leaf.shape[1:])
                 news[path] = (parts[rows] if together else parts[:, rows]).flatten(0, 1)
-            elif len(leaf) == batch.count and (path in self.differing or self._paired(leaf)):
+            elif len(leaf) == batch.count and (known or differs or self._paired(leaf)):
                 news[path] = leaf[rows]
             else:
                 return None
@@ -376,21 +396,88 @@ class _Extra:
         return torch.equal(leaf[[*partners]], leaf[[*partners.values()]])
 
 
-def feeds_another(rehearsal: Rehearsal, made: Sequence[Made], module: torch.nn.Module) -> Any:
-    """Tells of an output whether it will be in what another model is called with.
+@dataclass
+class Ahead:
+    """Tells what comes of a denoiser call of the first step.
 
-    Args:
-        rehearsal: Of the call.
-        made: Model calls of the first step up to here.
-        module: The model that gives the output.
+    Attributes:
+        module: The denoiser.
+        blank: Rehearsal of the pipeline's call with a blank negative prompt.
+        more: Makes the same for one picture more of each prompt, where that can be asked for.
+        pictures: How many there are of each prompt.
+        made: The denoiser calls before this one.
     """
 
-    def feeds(output: Any) -> bool:
-        this = Made(module, Both.of(output, fresh(output), lambda: True))
-        call = rehearsal.next([*made, this])
+    module: torch.nn.Module
+    blank: Rehearsal
+    more: Callable[[], Rehearsal] | None
+    pictures: int
+    made: Sequence[Made]
+
+    def feeds(self, output: Any) -> bool:
+        """Whether an output will be in what another model is called with."""
+        try:
+            call = self.blank.next([*self.made, _tracked(Made(self.module, output))])
+        except Exception as error:
+            raise DelayError(
+                f"it cannot be told without calling {type(self.module).__name__} what becomes of "
+                f"its output ({error!r}): area and adaptive cannot choose in it"
+            ) from error
         return call is not None and any(isinstance(leaf, Both) for leaf in call.given.values())
 
-    return feeds
+    def rows(self, givens: Mapping[Path, Any]) -> Mapping[Path, bool]:
+        """Which arguments have a row for each of the batch.
+
+        They have more for more pictures. Those of which it cannot be told are left out.
+        """
+        call: DenoiserCall | None = None
+        # Not all that the user gave can be had for more pictures.
+        with contextlib.suppress(Exception):
+            if self.more:
+                call = self.more().next([*map(_tracked, self.made)])
+        if call is None or call.module is not self.module:
+            return {}
+        found: dict[Path, bool] = {}
+        before, after = _list_sizes(givens), _list_sizes(call.given)
+        for path, leaf in givens.items():
+            other = call.given.get(path)
+            sizes = before[path[:-1]], after[path[:-1]]
+            if sizes[0] == sizes[1] and isinstance(leaf, Tensor) and isinstance(other, Tensor):
+                sizes = len(leaf) if leaf.ndim else 0, len(other) if other.ndim else 0
+            if isinstance(other, Both):
+                continue
+            if sizes[0] == sizes[1]:
+                found[path] = False
+            elif sizes[0] * (self.pictures + 1) == sizes[1] * self.pictures:
+                found[path] = True
+        sample = _sample_path(self.module, givens)
+        return found if found.get(sample) else {}
+
+
+def _tracked(made: Made) -> Made:
+    """A call that gives what can be told from all else."""
+    tracked = copy.copy(made)
+    tracked.output = Both.of(made.output, made.output, lambda: True)
+    return tracked
+
+
+def _list_sizes(givens: Mapping[Path, Any]) -> Counter[Path]:
+    """How many items lists among arguments have."""
+    return Counter(path[:-1] for path in givens if len(path) > 2 and isinstance(path[-1], int))
+
+
+def _may_mislead(count: int, givens: Mapping[Path, Any]) -> bool:
+    """Whether arguments have numbers that may or may not be those of a batch's rows."""
+    return count > 1 and (
+        count in _list_sizes(givens).values()
+        or any(
+            isinstance(leaf, Tensor)
+            and leaf.ndim
+            and not len(leaf) % count
+            and not (len(leaf) == count and same(*leaf.chunk(2)))
+            for leaf in givens.values()
+        )
+    )
 
 
 def _copied(value: Any) -> Any:
@@ -401,11 +488,11 @@ def _copied(value: Any) -> Any:
     return replaced(value, {(key,): _copied(item) for key, item in items})
 
 
-def _sample(module: torch.nn.Module, given: Mapping[Path, Any]) -> Any:
-    """The latents: what models take first."""
+def _sample_path(module: torch.nn.Module, givens: Mapping[Path, Any]) -> Path:
+    """Where the latents are: models take them first."""
     own = getattr(module, "_orig_mod", module)
     name = next(iter(inspect.signature(own.forward).parameters), None)
-    return given.get((0, 0), given.get((1, name)))
+    return (0, 0) if (0, 0) in givens else (1, name)
 
 
 def _count(module: torch.nn.Module, tensors: Mapping[Path, Tensor]) -> int:
@@ -490,9 +577,7 @@ def _differing_rows(
         each = len(marks) // count
         together = [marks[row * each : (row + 1) * each] for row in range(count)]
         apart = [marks[row::count] for row in range(count)]
-        fitting = [
-            rows for rows in (together, apart) if all(any(row) == all(row) for row in rows)
-        ]
+        fitting = [rows for rows in (together, apart) if all(any(row) == all(row) for row in rows)]
         if each > 1:
             if len(fitting) == 1:
                 layouts[path] = fitting[0] is together
@@ -503,7 +588,7 @@ def _differing_rows(
 
 
 def _marks(blank: Any, given: Any) -> list[bool] | None:
-    """In which of their rows two tensors differ, as far as both go; ``None`` if that means nothing."""
+    """In which of their rows two tensors differ, as far as both go; ``None`` if in none alike."""
     if not isinstance(blank, Tensor) or not isinstance(given, Tensor):
         return None
     if blank.ndim != given.ndim or not blank.ndim or len(blank) != len(given):

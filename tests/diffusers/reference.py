@@ -103,7 +103,7 @@ def sd_loop(
                     cross_attention_kwargs=cross_attention_kwargs,
                 ).sample
                 pictures = zip(guidances, text, uncond, negative, strict=True)
-                uncond = torch.stack([one.uncond(*outputs, 0) for one, *outputs in pictures])
+                uncond = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in pictures])
             guided = uncond + guidance_scale * (text - uncond)
             if guidance_rescale:
                 dims = list(range(1, text.ndim))
@@ -289,7 +289,7 @@ def third_row(
                 )
                 empty, cond = noise.chunk(2)
                 rows = zip(guidances, cond, empty, found, strict=True)
-                chosen = torch.stack([one.uncond(*outputs, 0) for one, *outputs in rows])
+                chosen = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in rows])
                 noise = torch.cat([chosen, cond])
             return (noise,)
 

@@ -65,9 +65,7 @@ class Swapping(ClassifierFreeGuidance):
         return self.forward(cond, self.choice.uncond(cond[0], empty[0], negative[0], 0)[None])
 
 
-def expected(
-    pipe: ModularPipeline, window: range, choice: Guidance | None = None
-) -> torch.Tensor:
+def expected(pipe: ModularPipeline, window: range, choice: Guidance | None = None) -> torch.Tensor:
     before = pipe.guider
     state = pipe(**arguments(negative_prompt=""))
     guider = Swapping(guidance_scale=7.5)

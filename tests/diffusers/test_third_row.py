@@ -22,7 +22,9 @@ from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop, third_row
 from tests.diffusers.tiny import FAMILIES, _stable_diffusion, pipeline, request, unet
 
-UNETS = [family for family in FAMILIES if family.startswith("sd") and family not in ("sd3", "sd pag")]
+UNETS = [
+    family for family in FAMILIES if family.startswith("sd") and family not in ("sd3", "sd pag")
+]
 
 UNSEEN = {
     "sd": ("cat", "a"),
@@ -106,7 +108,7 @@ def test_loop(
 def test_options(pipe: Any, options: dict[str, Any], kind: Any) -> None:
     if kind:
         pipe.scheduler = kind.from_config(pipe.scheduler.config)
-    way = {"area": 30, "adaptive": True}
+    way: dict[str, Any] = {"area": 30, "adaptive": True}
     call = dict(options)
     way["early_prompt"] = call.pop("early_prompt", "")
     lazyneg.apply(pipe, 1, **way)
@@ -118,9 +120,7 @@ def test_options(pipe: Any, options: dict[str, Any], kind: Any) -> None:
 def test_unets(family: str, way: dict[str, Any]) -> None:
     pipe = pipeline(family)
     area, adaptive = way.get("area", 100), way.get("adaptive", False)
-    expected = third_row(
-        pipe, lambda **more: request(family, **more), range(1, 4), area, adaptive
-    )
+    expected = third_row(pipe, lambda **more: request(family, **more), range(1, 4), area, adaptive)
     lazyneg.apply(pipe, 1, stop_step=4, **way)
     assert torch.equal(latents(pipe, family), expected)
     lazyneg.apply(pipe, 1, stop_step=4)
@@ -200,9 +200,7 @@ def test_a_batch_is_its_pictures(pipe: Any) -> None:
     def generators(*seeds: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    batch = latents(
-        pipe, prompt=texts, negative_prompt=negatives, generator=generators(*seeds)
-    )
+    batch = latents(pipe, prompt=texts, negative_prompt=negatives, generator=generators(*seeds))
     for seed, text, negative, made in zip(seeds, texts, negatives, batch, strict=True):
         single = latents(
             pipe, prompt=[text], negative_prompt=[negative], generator=generators(seed)
@@ -368,7 +366,7 @@ def test_bad_values(
 
 def test_for_one_call_and_as_a_context_manager(pipe: Any) -> None:
     expected = loop(pipe, 1, area=30, adaptive=True)
-    way = {"critical_step": 1, "area": 30, "adaptive": True}
+    way: dict[str, Any] = {"critical_step": 1, "area": 30, "adaptive": True}
     assert torch.equal(lazyneg.forward_lazy_negative(pipe, **request("sd"), **way)[0], expected)
     with lazyneg.lazy_negative(pipe, **way):
         assert torch.equal(latents(pipe), expected)
