@@ -62,8 +62,8 @@ class Both(torch.Tensor):
                     "what the denoiser gives in a step goes both into the picture and into another "
                     "model: area and adaptive cannot choose from it"
                 )
-            written = "out" in every[1] or _WRITES.fullmatch(func.__name__)
-            if written and not isinstance(args[0], cls):
+            written = _WRITES.fullmatch(func.__name__)
+            if every[1].get("out") is not None or (written and not isinstance(args[0], cls)):
                 raise DelayError(
                     "the pipeline writes what one model gives the next into another tensor: area "
                     "and adaptive cannot follow it"

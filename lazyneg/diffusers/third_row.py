@@ -28,6 +28,9 @@ from lazyneg.diffusers.rehearsal import DenoiserCall, Made, Randomness, Rehearsa
 
 Arguments = tuple[Sequence[Any], dict[str, Any]]
 
+_Place = tuple[int, int]
+"""Of a call in its step: the id of the model, and how often it was called before."""
+
 
 @dataclass
 class _Prompted:
@@ -48,12 +51,14 @@ class _Batch:
         partners: For each of those the row that has the prompt for the same picture; empty where
             that cannot be told, or is in another call.
         layouts: Of arguments that have several rows for each one: whether they lie together.
+        listed: Whether it is lists that have an item for each row.
     """
 
     count: int
     differing: list[int]
     partners: dict[int, int]
     layouts: dict[Path, bool]
+    listed: bool
 
 
 class ThirdRow:
@@ -68,14 +73,17 @@ class ThirdRow:
         self.acts = False
         """Whether there is a choice in this step."""
         self._guidances: dict[tuple[int, int], Guidance] = {}
-        """By the place of a call in its step, and the row."""
+        """By the number of the choice in its step, and the row."""
         self._counts: dict[int, int] = {}
-        """Rows of the batches, by place."""
-        self._feeding: dict[int, bool] = {}
-        """Whether what a call gives goes into another model, by place."""
-        self._have_rows: dict[int, Mapping[Path, bool]] = {}
-        """Which arguments have a row for each of the batch, by place, where that was asked."""
-        self._place = -1
+        """Rows of the batches, by the number of the choice."""
+        self._choices = 0
+        """How many there were in this step."""
+        self._calls: Counter[int] = Counter()
+        """How often each model was called in this step, by its id."""
+        self._feeding: dict[_Place, bool] = {}
+        """Whether what a call gives goes into another model."""
+        self._have_rows: dict[_Place, Mapping[Path, bool]] = {}
+        """Which arguments have a row for each of the batch, where that was asked."""
         self._era = 0
         """Changes when the denoisers' outputs have gone into the picture."""
         self._prompted: list[_Prompted] = []
@@ -91,7 +99,8 @@ class ThirdRow:
         self.end_step()
         self.stepped()
         self.acts = acts
-        self._place = -1
+        self._choices = 0
+        self._calls.clear()
         self._prompted.clear()
         if first:
             self._guidances.clear()
@@ -155,20 +164,21 @@ class ThirdRow:
         Raises:
             DelayError: If the choice cannot be made.
         """
-        self._place += 1
+        place = id(module), self._calls[id(module)]
+        self._calls[id(module)] += 1
         # Before the call: models take lists apart.
         negative = replaced(_copied(given), self._received)
         blanks, givens = dict(leaves(blank)), dict(leaves(negative))
-        sample = blanks.get(_sample_path(module, blanks))
+        sample, listed = _sample(module, blanks)
         output = module(*blank[0], **blank[1])
         differing = [
             path
             for path in (*paths, *(self._received.keys() - paths))
             if path in givens and not same(givens[path], blanks[path])
         ]
-        tensors = {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
+        tensors = _tensors(output, listed)
         if differing and ahead is not None:
-            self._learn(ahead, output, [*tensors.values()], givens, differing)
+            self._learn(place, ahead, output, [*tensors.values()], givens, differing)
         if not self.acts:
             return output
         if not differing:
@@ -176,22 +186,26 @@ class ThirdRow:
             return output
         self._check(module, givens)
         pairs = {path: (blanks[path], givens[path]) for path in differing}
-        batch = self._batch(module, _count(module, tensors), sample, pairs)
-        have_rows = self._have_rows.get(self._place, {})
+        batch = self._batch(module, _count(module, tensors), sample, listed, pairs)
+        have_rows = self._have_rows.get(place, {})
         extra = _Extra(module, negative, givens, differing, batch, have_rows)
-        if self._feeding.get(self._place):
+        if self._feeding.get(place) and not listed:
             return self._fed(output, tensors, extra)
-        if len(tensors) != 1:
+        if self._feeding.get(place) or len(tensors) != 1:
             raise DelayError(
                 f"{type(module).__name__} gives {len(tensors)} tensors: in which of them area and "
                 "adaptive are to choose cannot be told"
             )
         ((path, tensor),) = tensors.items()
         chosen = self._chosen(sample, tensor, path, extra)
-        return output if chosen is tensor else replaced(output, {path: chosen})
+        if chosen is tensor:
+            return output
+        items = (where for where, leaf in leaves(output) if isinstance(leaf, Tensor))
+        return replaced(output, dict(zip(items, chosen)) if listed else {path: chosen})
 
     def _learn(
         self,
+        place: _Place,
         ahead: Ahead,
         output: Any,
         tensors: Sequence[Tensor],
@@ -199,10 +213,10 @@ class ThirdRow:
         differing: Sequence[Path],
     ) -> None:
         """Learns of a call of the first step what itself does not tell."""
-        self._feeding[self._place] = ahead.feeds(output)
+        self._feeding[place] = ahead.feeds(output)
         others = {path: leaf for path, leaf in givens.items() if path not in differing}
         if tensors and tensors[0].ndim and _may_mislead(len(tensors[0]), others):
-            self._have_rows[self._place] = ahead.rows(givens)
+            self._have_rows[place] = ahead.rows(givens)
 
     def _check(self, module: torch.nn.Module, givens: Mapping[Path, Any]) -> None:
         """Checks that a model may be called once more than the pipeline does."""
@@ -221,9 +235,16 @@ class ThirdRow:
         module: torch.nn.Module,
         count: int,
         sample: Any,
+        listed: bool,
         pairs: Mapping[Path, tuple[Any, Any]],
     ) -> _Batch:
-        differing, layouts = _differing_rows(count, pairs) if count > 1 else ([0], {})
+        differing = [0]
+        layouts: dict[Path, bool] = {}
+        if count > 1:
+            items = {path for path in pairs if listed and isinstance(path[-1], int)}
+            others = {path: pair for path, pair in pairs.items() if path not in items}
+            differing, layouts = _differing_rows(count, others)
+            differing = sorted({*differing, *(path[-1] for path in items)})
         if not differing:
             raise DelayError(
                 "the negative prompt changes more than some rows of the denoiser's batch: area "
@@ -239,7 +260,7 @@ class ThirdRow:
                     "area and adaptive do not know what it makes of them"
                 )
             partners = _partners(count, sample, differing, [blank for blank, _ in pairs.values()])
-        return _Batch(count, differing, partners, layouts)
+        return _Batch(count, differing, partners, layouts, listed)
 
     def _prompt_of(self, module: torch.nn.Module, sample: Any) -> list[Tensor]:
         """What calls without the negative prompt gave in this step for the same latents."""
@@ -255,7 +276,7 @@ class ThirdRow:
             return output
         rows, era = extra.batch.differing, self._era
         both = {}
-        made = dict(leaves(self._made(extra, rows)))
+        made = self._made(extra, rows)
         for path, tensor in tensors.items():
             given = tensor.clone()
             given[rows] = made[path]
@@ -265,14 +286,16 @@ class ThirdRow:
     def _chosen(self, sample: Any, tensor: Tensor, path: Path, extra: _Extra) -> Tensor:
         """An output that goes into the picture."""
         batch = extra.batch
-        if self._counts.setdefault(self._place, batch.count) != batch.count:
+        choice = self._choices
+        self._choices += 1
+        if self._counts.setdefault(choice, batch.count) != batch.count:
             raise DelayError(
-                f"the denoiser's batch has {batch.count} rows after {self._counts[self._place]}: "
+                f"the denoiser's batch has {batch.count} rows after {self._counts[choice]}: "
                 "area and adaptive cannot tell which picture is which"
             )
         guidances = {
             row: self._guidances.setdefault(
-                (self._place, row), Guidance(self.settings.area, self.settings.adaptive)
+                (choice, row), Guidance(self.settings.area, self.settings.adaptive)
             )
             for row in batch.differing
         }
@@ -283,7 +306,7 @@ class ThirdRow:
         channels = channels_of(extra.module, tensor) if self.settings.area < 100 else 1
         # The call may write to the same memory, as CUDA graphs do.
         chosen, empty = tensor.clone(), tensor.clone()
-        negatives = dict(leaves(self._made(extra, rows)))[path]
+        negatives = self._made(extra, rows)[path]
         for row, negative in zip(rows, negatives, strict=True):
             chosen[row] = guidances[row].uncond(prompts[row], empty[row], negative, channels - 1)
         return chosen
@@ -306,7 +329,7 @@ class ThirdRow:
             )
         return {row: found[0][row] for row in batch.differing}
 
-    def _made(self, extra: _Extra, rows: list[int]) -> Any:
+    def _made(self, extra: _Extra, rows: list[int]) -> Mapping[Path, Tensor]:
         """What the model gives for some rows as they were given, and nothing but that."""
         randomness = Randomness()
         own = self._cache.own() if self._cache else contextlib.nullcontext()
@@ -347,27 +370,28 @@ class _Extra:
     have_rows: Mapping[Path, bool]
     """Which arguments have a row for each of the batch, where that is known."""
 
-    def made(self, rows: list[int]) -> Any:
-        """The output for some rows; they are those of its tensors."""
-        count = self.batch.count
-        if len(rows) < count:
-            news = self._sliced(rows)
-            if news is not None:
-                args, kwargs = replaced(self.arguments, news)
-                return self.module(*args, **kwargs)
-        args, kwargs = self.arguments
-        output = self.module(*args, **kwargs)
-        found = {path: leaf[rows] for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
-        return replaced(output, found)
+    def made(self, rows: list[int]) -> Mapping[Path, Tensor]:
+        """The tensors of the output for some rows."""
+        batch = self.batch
+        news = self._sliced(rows) if len(rows) < batch.count else None
+        args, kwargs = self.arguments if news is None else replaced(self.arguments, news)
+        tensors = _tensors(self.module(*args, **kwargs), batch.listed)
+        if news is not None:
+            return tensors
+        return {path: tensor[rows] for path, tensor in tensors.items()}
 
-    def _sliced(self, rows: list[int]) -> dict[Path, Tensor] | None:
+    def _sliced(self, rows: list[int]) -> dict[Path, Any] | None:
         """Arguments with only these rows, ``None`` if it cannot be told which ones have rows."""
-        batch, news = self.batch, {}
+        batch = self.batch
+        news: dict[Path, Any] = {}
         if not batch.partners:
             return None
         sizes = _list_sizes(self.givens)
         for path, leaf in self.givens.items():
             known, differs = self.have_rows.get(path), path in self.differing
+            if batch.listed and sizes[path[:-1]] == batch.count:
+                news.setdefault(path[:-1], []).extend([leaf] if path[-1] in rows else [])
+                continue
             if known is False and not differs:
                 continue
             if not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) % batch.count:
@@ -450,8 +474,8 @@ class Ahead:
                 found[path] = False
             elif sizes[0] * (self.pictures + 1) == sizes[1] * self.pictures:
                 found[path] = True
-        sample = _sample_path(self.module, givens)
-        return found if found.get(sample) else {}
+        samples = [path for path in givens if path[:2] == _sample_path(self.module, givens)]
+        return found if samples and all(map(found.get, samples)) else {}
 
 
 def _tracked(made: Made) -> Made:
@@ -492,7 +516,31 @@ def _sample_path(module: torch.nn.Module, givens: Mapping[Path, Any]) -> Path:
     """Where the latents are: models take them first."""
     own = getattr(module, "_orig_mod", module)
     name = next(iter(inspect.signature(own.forward).parameters), None)
-    return (0, 0) if (0, 0) in givens else (1, name)
+    return (0, 0) if any(path[:2] == (0, 0) for path in givens) else (1, name)
+
+
+def _sample(module: torch.nn.Module, givens: Mapping[Path, Any]) -> tuple[Any, bool]:
+    """The latents, and whether there is a list of them."""
+    path = _sample_path(module, givens)
+    if path in givens:
+        return givens[path], False
+    items = [leaf for where, leaf in givens.items() if where[:-1] == path]
+    stacked = _stacked(items)
+    return stacked, stacked is not None
+
+
+def _stacked(items: Sequence[Any]) -> Tensor | None:
+    """One tensor of several of the same shape."""
+    if not items or not all(isinstance(item, Tensor) for item in items):
+        return None
+    return torch.stack([*items]) if len({item.shape for item in items}) == 1 else None
+
+
+def _tensors(output: Any, listed: bool) -> dict[Path, Tensor]:
+    """The tensors of an output; as one if it is a list with one for each row."""
+    tensors = {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
+    stacked = _stacked([*tensors.values()]) if listed else None
+    return tensors if stacked is None else {(): stacked}
 
 
 def _count(module: torch.nn.Module, tensors: Mapping[Path, Tensor]) -> int:

@@ -101,6 +101,8 @@ def sd_loop(
                     t,
                     encoder_hidden_states=late[:count],
                     cross_attention_kwargs=cross_attention_kwargs,
+                    added_cond_kwargs=added
+                    and {key: [part[:count] for part in parts] for key, parts in added.items()},
                 ).sample
                 pictures = zip(guidances, text, uncond, negative, strict=True)
                 uncond = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in pictures])

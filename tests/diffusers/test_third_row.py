@@ -9,9 +9,15 @@ import pytest
 import torch
 from diffusers import (
     FirstBlockCacheConfig,
+    FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
     PyramidAttentionBroadcastConfig,
+    StableDiffusionControlNetPipeline,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionSAGPipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -20,7 +26,15 @@ import lazyneg
 from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop, third_row
-from tests.diffusers.tiny import FAMILIES, _stable_diffusion, pipeline, request, unet
+from tests.diffusers.tiny import (
+    FAMILIES,
+    _stable_diffusion,
+    add_ip_adapter,
+    pipeline,
+    request,
+    unet,
+    vae,
+)
 
 UNETS = [
     family for family in FAMILIES if family.startswith("sd") and family not in ("sd3", "sd pag")
@@ -317,6 +331,39 @@ class Counting(AttnProcessor2_0):
         return super().__call__(*args, **kwargs)
 
 
+class Corrected(StableDiffusionPipeline):
+    """Denoises twice in a step, once where the first time leads."""
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, negative_prompt: str | None = None, **more: Any) -> Any:
+        positive, negative = self.encode_prompt(
+            prompt, "cpu", 1, True, negative_prompt=negative_prompt
+        )
+        embeds = torch.cat([negative, positive])
+        self.scheduler.set_timesteps(more["num_inference_steps"])
+        latents = torch.randn(1, 4, 8, 8, generator=more["generator"])
+
+        def denoised(at: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            noise = self.unet(torch.cat([at] * 2), t, encoder_hidden_states=embeds).sample
+            uncond, text = noise.chunk(2)
+            return torch.as_tensor(uncond + 5.0 * (text - uncond))
+
+        for t in self.scheduler.timesteps:
+            first = denoised(latents, t)
+            second = denoised(latents - 0.01 * first, t)
+            latents = self.scheduler.step((first + second) / 2, t, latents).prev_sample
+        return (latents,)
+
+
+def test_outputs_that_go_into_both_the_picture_and_a_model_are_refused() -> None:
+    pipe = Corrected(**pipeline("sd").components)
+    lazyneg.apply(pipe, 1)
+    assert pipe(**request("sd"))[0].isfinite().all()
+    lazyneg.apply(pipe, 1, area=20)
+    with pytest.raises(DelayError, match="area and adaptive"):
+        pipe(**request("sd"))
+
+
 def test_attention_processors_of_others_are_refused(pipe: Any) -> None:
     pipe.unet.set_attn_processor(Counting())
     lazyneg.apply(pipe, 0, area=20)
@@ -334,6 +381,127 @@ def test_guidance_by_three_is_refused() -> None:
     lazyneg.apply(pipe, 0, area=20)
     with pytest.raises(DelayError, match="several rows with the negative prompt"):
         pipe(**call)
+
+
+def test_an_attention_map_of_one_row_for_another_call_is_refused() -> None:
+    pipe = StableDiffusionSAGPipeline(**_stable_diffusion(unet=unet().eval()))
+    pipe.set_progress_bar_config(disable=True)
+    lazyneg.apply(pipe, 0, area=20)
+    with pytest.raises(DelayError, match="what becomes of its output"):
+        pipe(**request("sd"))
+
+
+def test_several_controlnets() -> None:
+    parts = pipeline("sd controlnet").components
+    parts.pop("image_encoder", None)
+    net = parts["controlnet"]
+    pipe = StableDiffusionControlNetPipeline(**{**parts, "controlnet": [net, net]})
+    pipe.set_progress_bar_config(disable=True)
+
+    def arguments(**more: Any) -> dict[str, Any]:
+        images = [torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))] * 2
+        scales = [0.5, 0.7]
+        return request("sd controlnet", image=images, controlnet_conditioning_scale=scales, **more)
+
+    def alone(**more: Any) -> dict[str, Any]:
+        return {**arguments(**more), "controlnet_conditioning_scale": [0.5, 0.5]}
+
+    rows = rows_of(pipe)
+    lazyneg.apply(pipe, 1, adaptive=True, area=30)
+    made = pipe(**arguments())[0]
+    # Two rows of numbers that are not rows: pictures and scales.
+    assert rows == [2, 2] + [2, 1, 2, 1] * 4
+    lazyneg.remove(pipe)
+    expected = third_row(pipe, arguments, range(1, 5), 30, True)
+    assert torch.equal(made, expected)
+    assert not torch.equal(made, third_row(pipe, alone, range(1, 5), 30, True))
+
+
+def test_guess_mode() -> None:
+    """Its ControlNet gets the prompt only: residuals of the other rows are zeros."""
+    pipe = pipeline("sd controlnet")
+    prompt, negative = UNSEEN["sd controlnet"]
+    empty = latents(pipe, "sd controlnet", prompt=prompt, negative_prompt="", guess_mode=True)
+    plain = latents(pipe, "sd controlnet", guess_mode=True)
+    lazyneg.apply(pipe, 0, adaptive=True)
+    made = latents(pipe, "sd controlnet", guess_mode=True)
+    assert (made - plain).norm() < 1e-4 * plain.norm()
+    more = {"prompt": prompt, "negative_prompt": negative, "guess_mode": True}
+    assert torch.equal(latents(pipe, "sd controlnet", **more), empty)
+
+
+def test_ip_adapter(pipe: Any) -> None:
+    """Rows of its own differ with the prompt only: that they are rows has to be asked."""
+    generator = torch.Generator().manual_seed(4)
+    image = torch.randn(2, 1, 16, generator=generator)
+    options: dict[str, Any] = {"ip_adapter_image_embeds": [image]}
+    add_ip_adapter(pipe, generator)
+    rows = rows_of(pipe)
+    lazyneg.apply(pipe, 1, area=30, adaptive=True)
+    made = latents(pipe, num_images_per_prompt=2, **options)
+    assert rows == [4] + [4, 2] * 4
+    expected = loop(pipe, 1, area=30, adaptive=True, num_images_per_prompt=2, **options)
+    assert torch.equal(made, expected)
+
+
+def zimage() -> tuple[Any, dict[str, Any], torch.Tensor]:
+    """Its batches are lists."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[8, 4, 4],
+            axes_lens=[256, 32, 32],
+        )
+        pipe = ZImagePipeline(
+            transformer=transformer.eval(),
+            vae=vae().eval(),
+            text_encoder=None,
+            tokenizer=None,
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+        )
+        texts = [torch.randn(length, 16) for length in (5, 7, 4)]
+    pipe.set_progress_bar_config(disable=True)
+    arguments = {
+        "prompt": None,
+        "negative_prompt": None,
+        "prompt_embeds": [texts[0]],
+        "negative_prompt_embeds": [texts[1]],
+        "height": 32,
+        "width": 32,
+    }
+    return pipe, arguments, texts[2]
+
+
+def test_a_batch_that_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, arguments, early = zimage()
+
+    def call(**more: Any) -> torch.Tensor:
+        return torch.as_tensor(pipe(**request("sd", **arguments, **more))[0])
+
+    plain = call()
+    batches: list[int] = []
+    pipe.transformer.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    lazyneg.apply(pipe, 1, area=20, early_prompt_embeds=[early])
+    chosen = call(num_images_per_prompt=2)
+    assert batches == [4] + [4, 2] * 4
+    lazyneg.apply(pipe, 1, early_prompt_embeds=[early])
+    delayed = call()
+    monkeypatch.setattr("lazyneg.core.guidance.Guidance._acts", lambda *_: True)
+    lazyneg.apply(pipe, 1, adaptive=True, early_prompt_embeds=[early])
+    assert (call() - delayed).norm() < 1e-4 * (delayed - plain).norm()
+    assert not torch.equal(chosen[:1], delayed)
+    # A picture in which it does not act is that of the early prompt.
+    monkeypatch.setattr("lazyneg.core.guidance.Guidance._acts", lambda *_: False)
+    never = call()
+    lazyneg.apply(pipe, 5, early_prompt_embeds=[early])
+    assert torch.equal(never, call())
 
 
 @pytest.mark.parametrize("family", ["sd", "flux", "sd controlnet"])
