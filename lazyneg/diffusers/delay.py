@@ -252,7 +252,8 @@ class _Run:
                 )
             self._conclude()
         self._begin(loop.index, loop.count)
-        self._next_step(first=not loop.index)
+        if self.third_row:
+            self.third_row.next_step(self.window.active(self.step), first=not loop.index)
 
     def looping(self) -> None:
         self.progress_bar = True
@@ -262,7 +263,8 @@ class _Run:
         if not self.loops:
             self.step = self.calls = 0
             self.stepping = False
-            self._next_step(first=True)
+            if self.third_row:
+                self.third_row.next_step(False, first=True)
 
     def stepped(self) -> None:
         self._check_was_called()
@@ -279,8 +281,8 @@ class _Run:
         elif self.progress_bar:
             # Several schedulers may step one after the other: that is one step.
             self._begin(self.step + self.stepping, self._announced())
-            if self.stepping:
-                self._next_step(first=False)
+            if self.third_row and not self.calls:
+                self.third_row.next_step(self.window.active(self.step), first=False)
         else:
             return self._set_up(module, args, kwargs)
         if self.third_row:
@@ -342,12 +344,7 @@ class _Run:
         self.step = step
         if steps != self.window.steps:
             self.window = self.settings.window(steps)
-        self.early = not self.window.active(step) or self.settings.chooses
-
-    def _next_step(self, first: bool) -> None:
-        """Tells the third row of a step, perhaps the first one of a pass."""
-        if self.third_row:
-            self.third_row.next_step(self.window.active(self.step), first)
+        self.early = not self.window.active(step) or self.third_row is not None
 
     def _first(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A call of the first step."""
@@ -372,9 +369,10 @@ class _Run:
         if self.third_row:
             ahead = self.rehearsals.ahead(module, self.made)
             output = self.third_row.call(module, arguments, (args, kwargs), self.paths, ahead)
+            self.made.append(Made(module, form(output, "blank")))
         else:
             output = module(*args, **kwargs)
-        self.made.append(Made(module, form(output, "blank")))
+            self.made.append(Made(module, output))
         return output
 
     def _rehearsed(self, module: torch.nn.Module, given: dict[Path, Any]) -> Any:

@@ -337,7 +337,9 @@ class ThirdRow:
             with own:
                 return extra.made(rows)
         finally:
-            randomness.restore()
+            # Other threads may draw too.
+            if not randomness.same(Randomness()):
+                randomness.restore()
 
 
 @dataclass

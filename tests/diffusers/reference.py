@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 from lazyneg.core.guidance import Guidance
 
@@ -293,7 +294,7 @@ def third_row(
                 rows = zip(guidances, cond, empty, found, strict=True)
                 chosen = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in rows])
                 noise = torch.cat([chosen, cond])
-            return (noise,)
+            return UNet2DConditionOutput(noise) if kwargs.get("return_dict", True) else (noise,)
 
         return three
 
