@@ -19,6 +19,7 @@ import torch
 
 from lazyneg.core.settings import Settings
 from lazyneg.core.window import Window
+from lazyneg.diffusers.ahead import Ahead
 from lazyneg.diffusers.blank import (
     Arguments,
     Early,
@@ -43,7 +44,7 @@ from lazyneg.diffusers.rehearsal import (
     fresh,
 )
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
-from lazyneg.diffusers.third_row import Ahead, ThirdRow
+from lazyneg.diffusers.third_row import ThirdRow
 
 logger = logging.getLogger("lazyneg")
 

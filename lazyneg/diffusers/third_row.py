@@ -9,11 +9,10 @@ given, in a call of their own, and in what the pipeline gets they are exchanged 
 from __future__ import annotations
 
 import contextlib
-import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import torch
@@ -21,12 +20,22 @@ from torch import Tensor
 
 from lazyneg.core.guidance import Guidance
 from lazyneg.core.settings import Settings
+from lazyneg.diffusers.ahead import Ahead
+from lazyneg.diffusers.batch import (
+    Arguments,
+    Batch,
+    Extra,
+    count_of,
+    differing_rows,
+    may_mislead,
+    partners_of,
+    sample_of,
+    tensors_of,
+)
 from lazyneg.diffusers.both import Both, form
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, leaves, plain, replaced, same
-from lazyneg.diffusers.rehearsal import DenoiserCall, Made, Randomness, Rehearsal
-
-Arguments = tuple[Sequence[Any], dict[str, Any]]
+from lazyneg.diffusers.rehearsal import Randomness
 
 _Place = tuple[int, int]
 """Of a call in its step: the id of the model, and how often it was called before."""
@@ -39,26 +48,6 @@ class _Prompted:
     module: torch.nn.Module
     sample: Any
     output: Tensor
-
-
-@dataclass
-class _Batch:
-    """The rows of one denoiser call.
-
-    Attributes:
-        count: How many there are.
-        differing: Those that have the negative prompt.
-        partners: For each of those the row that has the prompt for the same picture; empty where
-            that cannot be told, or is in another call.
-        layouts: Of arguments that have several rows for each one: whether they lie together.
-        listed: Whether it is lists that have an item for each row.
-    """
-
-    count: int
-    differing: list[int]
-    partners: dict[int, int]
-    layouts: dict[Path, bool]
-    listed: bool
 
 
 class ThirdRow:
@@ -82,6 +71,8 @@ class ThirdRow:
         """How often each model was called in this step, by its id."""
         self._feeding: dict[_Place, bool] = {}
         """Whether what a call gives goes into another model."""
+        self._shapes: set[torch.Size] = set()
+        """Of rows of what the denoisers of the first step give for the picture."""
         self._have_rows: dict[_Place, Mapping[Path, bool]] = {}
         """Which arguments have a row for each of the batch, where that was asked."""
         self._era = 0
@@ -169,14 +160,14 @@ class ThirdRow:
         # Before the call: models take lists apart.
         negative = replaced(_copied(given), self._received)
         blanks, givens = dict(leaves(blank)), dict(leaves(negative))
-        sample, listed = _sample(module, blanks)
+        sample, listed = sample_of(module, blanks)
         output = module(*blank[0], **blank[1])
         differing = [
             path
             for path in (*paths, *(self._received.keys() - paths))
             if path in givens and not same(givens[path], blanks[path])
         ]
-        tensors = _tensors(output, listed)
+        tensors = tensors_of(output, listed)
         if differing and ahead is not None:
             self._learn(place, ahead, output, [*tensors.values()], givens, differing)
         if not self.acts:
@@ -186,9 +177,9 @@ class ThirdRow:
             return output
         self._check(module, givens)
         pairs = {path: (blanks[path], givens[path]) for path in differing}
-        batch = self._batch(module, _count(module, tensors), sample, listed, pairs)
+        batch = self._batch(module, count_of(module, tensors), sample, listed, pairs)
         have_rows = self._have_rows.get(place, {})
-        extra = _Extra(module, negative, givens, differing, batch, have_rows)
+        extra = Extra(module, negative, givens, differing, batch, have_rows)
         if self._feeding.get(place) and not listed:
             return self._fed(output, tensors, extra)
         if self._feeding.get(place) or len(tensors) != 1:
@@ -197,6 +188,11 @@ class ThirdRow:
                 "adaptive are to choose cannot be told"
             )
         ((path, tensor),) = tensors.items()
+        if tensor.shape[1:] not in self._shapes:
+            raise DelayError(
+                f"{type(module).__name__} gives something else than the denoiser of the first "
+                "step: area and adaptive cannot tell what becomes of it"
+            )
         chosen = self._chosen(sample, tensor, path, extra)
         if chosen is tensor:
             return output
@@ -214,8 +210,10 @@ class ThirdRow:
     ) -> None:
         """Learns of a call of the first step what itself does not tell."""
         self._feeding[place] = ahead.feeds(output)
+        if not self._feeding[place]:
+            self._shapes.update(tensor.shape[1:] for tensor in tensors)
         others = {path: leaf for path, leaf in givens.items() if path not in differing}
-        if tensors and tensors[0].ndim and _may_mislead(len(tensors[0]), others):
+        if tensors and tensors[0].ndim and may_mislead(len(tensors[0]), others):
             self._have_rows[place] = ahead.rows(givens)
 
     def _check(self, module: torch.nn.Module, givens: Mapping[Path, Any]) -> None:
@@ -237,13 +235,14 @@ class ThirdRow:
         sample: Any,
         listed: bool,
         pairs: Mapping[Path, tuple[Any, Any]],
-    ) -> _Batch:
+    ) -> Batch:
         differing = [0]
         layouts: dict[Path, bool] = {}
         if count > 1:
-            items = {path for path in pairs if listed and isinstance(path[-1], int)}
+            # Those of lists, not positional arguments.
+            items = {path for path in pairs if listed and len(path) > 2}
             others = {path: pair for path, pair in pairs.items() if path not in items}
-            differing, layouts = _differing_rows(count, others)
+            differing, layouts = differing_rows(count, others)
             differing = sorted({*differing, *(path[-1] for path in items)})
         if not differing:
             raise DelayError(
@@ -259,8 +258,8 @@ class ThirdRow:
                     "guidance has several rows with the negative prompt for each with the prompt: "
                     "area and adaptive do not know what it makes of them"
                 )
-            partners = _partners(count, sample, differing, [blank for blank, _ in pairs.values()])
-        return _Batch(count, differing, partners, layouts, listed)
+            partners = partners_of(count, sample, differing, [blank for blank, _ in pairs.values()])
+        return Batch(count, differing, partners, layouts, listed)
 
     def _prompt_of(self, module: torch.nn.Module, sample: Any) -> list[Tensor]:
         """What calls without the negative prompt gave in this step for the same latents."""
@@ -270,7 +269,7 @@ class ThirdRow:
             if made.module is module and same(made.sample, sample)
         ]
 
-    def _fed(self, output: Any, tensors: Mapping[Path, Tensor], extra: _Extra) -> Any:
+    def _fed(self, output: Any, tensors: Mapping[Path, Tensor], extra: Extra) -> Any:
         """An output that goes into another model, in both forms."""
         if self._guidances and all(guidance.over for guidance in self._guidances.values()):
             return output
@@ -283,7 +282,7 @@ class ThirdRow:
             both[path] = Both.of(tensor, given, lambda: self._era == era)
         return replaced(output, both)
 
-    def _chosen(self, sample: Any, tensor: Tensor, path: Path, extra: _Extra) -> Tensor:
+    def _chosen(self, sample: Any, tensor: Tensor, path: Path, extra: Extra) -> Tensor:
         """An output that goes into the picture."""
         batch = extra.batch
         choice = self._choices
@@ -312,7 +311,7 @@ class ThirdRow:
         return chosen
 
     def _prompts(
-        self, module: torch.nn.Module, sample: Any, tensor: Tensor, batch: _Batch
+        self, module: torch.nn.Module, sample: Any, tensor: Tensor, batch: Batch
     ) -> Mapping[int, Tensor]:
         """The output for the prompt, for each row that has the negative prompt."""
         if not self.settings.adaptive:
@@ -329,7 +328,7 @@ class ThirdRow:
             )
         return {row: found[0][row] for row in batch.differing}
 
-    def _made(self, extra: _Extra, rows: list[int]) -> Mapping[Path, Tensor]:
+    def _made(self, extra: Extra, rows: list[int]) -> Mapping[Path, Tensor]:
         """What the model gives for some rows as they were given, and nothing but that."""
         randomness = Randomness()
         own = self._cache.own() if self._cache else contextlib.nullcontext()
@@ -360,200 +359,12 @@ class _Cache:
         self.entered.enter_context(self.context(*self.args, **self.kwargs))
 
 
-@dataclass
-class _Extra:
-    """A call with the negative prompt beside the pipeline's own."""
-
-    module: torch.nn.Module
-    arguments: Arguments
-    givens: Mapping[Path, Any]
-    differing: Sequence[Path]
-    batch: _Batch
-    have_rows: Mapping[Path, bool]
-    """Which arguments have a row for each of the batch, where that is known."""
-
-    def made(self, rows: list[int]) -> Mapping[Path, Tensor]:
-        """The tensors of the output for some rows."""
-        batch = self.batch
-        news = self._sliced(rows) if len(rows) < batch.count else None
-        args, kwargs = self.arguments if news is None else replaced(self.arguments, news)
-        tensors = _tensors(self.module(*args, **kwargs), batch.listed)
-        if news is not None:
-            return tensors
-        return {path: tensor[rows] for path, tensor in tensors.items()}
-
-    def _sliced(self, rows: list[int]) -> dict[Path, Any] | None:
-        """Arguments with only these rows, ``None`` if it cannot be told which ones have rows."""
-        batch = self.batch
-        news: dict[Path, Any] = {}
-        if not batch.partners:
-            return None
-        sizes = _list_sizes(self.givens)
-        for path, leaf in self.givens.items():
-            known, differs = self.have_rows.get(path), path in self.differing
-            if batch.listed and sizes[path[:-1]] == batch.count:
-                news.setdefault(path[:-1], []).extend([leaf] if path[-1] in rows else [])
-                continue
-            if known is False and not differs:
-                continue
-            if not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) % batch.count:
-                # A list may have an item for each row.
-                if known or differs or sizes[path[:-1]] == batch.count:
-                    return None
-                continue
-            if path in batch.layouts:
-                together, each = batch.layouts[path], len(leaf) // batch.count
-                shape = (batch.count, each) if together else (each, batch.count)
-                parts = leaf.reshape(*shape, *leaf.shape[1:])
-                news[path] = (parts[rows] if together else parts[:, rows]).flatten(0, 1)
-            elif len(leaf) == batch.count and (known or differs or self._paired(leaf)):
-                news[path] = leaf[rows]
-            else:
-                return None
-        return news
-
-    def _paired(self, leaf: Tensor) -> bool:
-        """Whether an argument has the same for the negative prompt as for the prompt.
-
-        So the latents have, and what else is given for each row. What has as many rows by chance
-        has not.
-        """
-        partners = self.batch.partners
-        return torch.equal(leaf[[*partners]], leaf[[*partners.values()]])
-
-
-@dataclass
-class Ahead:
-    """Tells what comes of a denoiser call of the first step.
-
-    Attributes:
-        module: The denoiser.
-        blank: Rehearsal of the pipeline's call with a blank negative prompt.
-        more: Makes the same for one picture more of each prompt, where that can be asked for.
-        pictures: How many there are of each prompt.
-        made: The denoiser calls before this one.
-    """
-
-    module: torch.nn.Module
-    blank: Rehearsal
-    more: Callable[[], Rehearsal] | None
-    pictures: int
-    made: Sequence[Made]
-
-    def feeds(self, output: Any) -> bool:
-        """Whether an output will be in what another model is called with."""
-        try:
-            call = self.blank.next([*self.made, _tracked(Made(self.module, output))])
-        except Exception as error:
-            raise DelayError(
-                f"it cannot be told without calling {type(self.module).__name__} what becomes of "
-                f"its output ({error!r}): area and adaptive cannot choose in it"
-            ) from error
-        return call is not None and any(isinstance(leaf, Both) for leaf in call.given.values())
-
-    def rows(self, givens: Mapping[Path, Any]) -> Mapping[Path, bool]:
-        """Which arguments have a row for each of the batch.
-
-        They have more for more pictures. Those of which it cannot be told are left out.
-        """
-        call: DenoiserCall | None = None
-        # Not all that the user gave can be had for more pictures.
-        with contextlib.suppress(Exception):
-            if self.more:
-                call = self.more().next([*map(_tracked, self.made)])
-        if call is None or call.module is not self.module:
-            return {}
-        found: dict[Path, bool] = {}
-        before, after = _list_sizes(givens), _list_sizes(call.given)
-        for path, leaf in givens.items():
-            other = call.given.get(path)
-            sizes = before[path[:-1]], after[path[:-1]]
-            if sizes[0] == sizes[1] and isinstance(leaf, Tensor) and isinstance(other, Tensor):
-                sizes = len(leaf) if leaf.ndim else 0, len(other) if other.ndim else 0
-            if isinstance(other, Both):
-                continue
-            if sizes[0] == sizes[1]:
-                found[path] = False
-            elif sizes[0] * (self.pictures + 1) == sizes[1] * self.pictures:
-                found[path] = True
-        samples = [path for path in givens if path[:2] == _sample_path(self.module, givens)]
-        return found if samples and all(map(found.get, samples)) else {}
-
-
-def _tracked(made: Made) -> Made:
-    """A call that gives what can be told from all else."""
-    tracked = copy.copy(made)
-    tracked.output = Both.of(made.output, made.output, lambda: True)
-    return tracked
-
-
-def _list_sizes(givens: Mapping[Path, Any]) -> Counter[Path]:
-    """How many items lists among arguments have."""
-    return Counter(path[:-1] for path in givens if len(path) > 2 and isinstance(path[-1], int))
-
-
-def _may_mislead(count: int, givens: Mapping[Path, Any]) -> bool:
-    """Whether arguments have numbers that may or may not be those of a batch's rows."""
-    return count > 1 and (
-        count in _list_sizes(givens).values()
-        or any(
-            isinstance(leaf, Tensor)
-            and leaf.ndim
-            and not len(leaf) % count
-            and not (len(leaf) == count and same(*leaf.chunk(2)))
-            for leaf in givens.values()
-        )
-    )
-
-
 def _copied(value: Any) -> Any:
     """``value`` in dicts, lists and tuples of its own."""
     if not isinstance(value, (dict, list, tuple)):
         return value
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return replaced(value, {(key,): _copied(item) for key, item in items})
-
-
-def _sample_path(module: torch.nn.Module, givens: Mapping[Path, Any]) -> Path:
-    """Where the latents are: models take them first."""
-    own = getattr(module, "_orig_mod", module)
-    name = next(iter(inspect.signature(own.forward).parameters), None)
-    return (0, 0) if any(path[:2] == (0, 0) for path in givens) else (1, name)
-
-
-def _sample(module: torch.nn.Module, givens: Mapping[Path, Any]) -> tuple[Any, bool]:
-    """The latents, and whether there is a list of them."""
-    path = _sample_path(module, givens)
-    if path in givens:
-        return givens[path], False
-    items = [leaf for where, leaf in givens.items() if where[:-1] == path]
-    stacked = _stacked(items)
-    return stacked, stacked is not None
-
-
-def _stacked(items: Sequence[Any]) -> Tensor | None:
-    """One tensor of several of the same shape."""
-    if not items or not all(isinstance(item, Tensor) for item in items):
-        return None
-    return torch.stack([*items]) if len({item.shape for item in items}) == 1 else None
-
-
-def _tensors(output: Any, listed: bool) -> dict[Path, Tensor]:
-    """The tensors of an output; as one if it is a list with one for each row."""
-    tensors = {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
-    stacked = _stacked([*tensors.values()]) if listed else None
-    return tensors if stacked is None else {(): stacked}
-
-
-def _count(module: torch.nn.Module, tensors: Mapping[Path, Tensor]) -> int:
-    """How many rows an output has."""
-    counts = {tensor.shape[:1] for tensor in tensors.values()}
-    if len(counts) != 1 or () in counts:
-        raise DelayError(
-            f"{type(module).__name__} gives no tensors that all have the same number of rows: "
-            "area and adaptive cannot tell which are the negative prompt's"
-        )
-    return counts.pop()[0]
 
 
 def channels_of(module: torch.nn.Module, output: Tensor) -> int:
@@ -586,7 +397,7 @@ def keeps_state(module: torch.nn.Module, givens: Mapping[Path, Any]) -> bool:
     objects = {
         type(leaf).__name__
         for leaf in givens.values()
-        if not plain(leaf) and not isinstance(leaf, (Tensor, torch.dtype, torch.device))
+        if not plain(leaf) and not isinstance(leaf, (Number, Tensor, torch.dtype, torch.device))
     }
     processors = {
         type(processor).__name__
@@ -612,62 +423,3 @@ def keeps_state(module: torch.nn.Module, givens: Mapping[Path, Any]) -> bool:
             "batch or keep something from call to call: area and adaptive make calls of their own"
         )
     return bool(hooks)
-
-
-def _differing_rows(
-    count: int, pairs: Mapping[Path, tuple[Any, Any]]
-) -> tuple[list[int], dict[Path, bool]]:
-    """Rows of a batch in which arguments differ, and the layouts as in :class:`_Batch`."""
-    found: set[int] = set()
-    layouts: dict[Path, bool] = {}
-    for path, (blank, given) in pairs.items():
-        marks = _marks(blank, given)
-        if not marks or len(marks) % count:
-            continue
-        each = len(marks) // count
-        together = [marks[row * each : (row + 1) * each] for row in range(count)]
-        apart = [marks[row::count] for row in range(count)]
-        fitting = [rows for rows in (together, apart) if all(any(row) == all(row) for row in rows)]
-        if each > 1:
-            if len(fitting) == 1:
-                layouts[path] = fitting[0] is together
-            elif not all(marks):
-                continue
-        found.update(row for row, marked in enumerate(fitting[0]) if any(marked))
-    return sorted(found), layouts
-
-
-def _marks(blank: Any, given: Any) -> list[bool] | None:
-    """In which of their rows two tensors differ, as far as both go; ``None`` if in none alike."""
-    if not isinstance(blank, Tensor) or not isinstance(given, Tensor):
-        return None
-    if blank.ndim != given.ndim or not blank.ndim or len(blank) != len(given):
-        return None
-    common = tuple(slice(min(sizes)) for sizes in zip(blank.shape, given.shape))
-    differ: list[bool] = (blank[common] != given[common]).flatten(1).any(1).tolist()
-    return differ
-
-
-def _partners(
-    count: int, sample: Any, differing: list[int], blanks: Sequence[Any]
-) -> dict[int, int]:
-    """As in :class:`_Batch`: a half of the batch has the negative prompt, the other the prompt."""
-    if not isinstance(sample, Tensor) or not sample.ndim or len(sample) != count:
-        return {}
-    tensors = [
-        blank for blank in blanks if isinstance(blank, Tensor) and blank.shape[:1] == (count,)
-    ]
-    # In a batch of pictures some may have an empty negative prompt, which does not differ.
-    empty = [
-        row
-        for row in range(count)
-        if all(torch.equal(tensor[row], tensor[differing[0]]) for tensor in tensors)
-    ]
-    for without in (empty, differing):
-        prompted = [row for row in range(count) if row not in without]
-        if len(prompted) != len(without) or not set(differing) <= set(without):
-            continue
-        if torch.equal(sample[without], sample[prompted]):
-            partners = dict(zip(without, prompted, strict=True))
-            return {row: partners[row] for row in differing}
-    return {}

@@ -23,6 +23,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 import lazyneg
+from lazyneg.core.guidance import Guidance
 from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop, third_row
@@ -258,6 +259,32 @@ def test_a_callback_that_ends_guidance(pipe: Any) -> None:
     lazyneg.apply(pipe, 0, area=50)
     latents(pipe, callback_on_step_end=cutoff)
     assert rows == [2, 1, 2, 1, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("family", ["sd", "sd controlnet", "flux"])
+def test_what_is_over_costs_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each picture by itself: the first one here is over after two steps."""
+    uncond = Guidance.uncond
+    guidances: dict[int, list[Guidance]] = {}
+
+    def counting(self: Guidance, *outputs: Any) -> torch.Tensor:
+        calls = guidances.setdefault(id(self), [])
+        calls.append(self)
+        self.over = len(calls) == 2 + 2 * ([*guidances].index(id(self)) % 2)
+        return uncond(self, *outputs)
+
+    monkeypatch.setattr(Guidance, "uncond", counting)
+    pipe = pipeline(family)
+    lazyneg.apply(pipe, 0, adaptive=True)
+    rows = rows_of(pipe)
+    latents(pipe, family, num_images_per_prompt=2)
+    if family == "sd":
+        assert rows == [4, 2] * 2 + [4, 1] * 2 + [4]
+    elif family == "flux":
+        # In a batch of its own there is no telling what has rows.
+        assert rows == [2, 2, 2] * 4 + [2, 2]
+    else:
+        assert rows == [4, 2, 4, 2] * 2 + [4, 2, 4, 1] * 2 + [4, 4]
 
 
 def test_an_interrupted_call_leaves_nothing(pipe: Any) -> None:
