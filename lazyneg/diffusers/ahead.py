@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from lazyneg.diffusers.batch import list_sizes, sample_path
 from lazyneg.diffusers.both import Both
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path
-from lazyneg.diffusers.rehearsal import DenoiserCall, Made, Rehearsal
+from lazyneg.diffusers.rehearsal import Made, Rehearsal
 
 
 @dataclass
@@ -25,15 +25,13 @@ class Ahead:
     Attributes:
         module: The denoiser.
         blank: Rehearsal of the pipeline's call with a blank negative prompt.
-        more: Makes the same for one picture more of each prompt, where that can be asked for.
-        pictures: How many there are of each prompt.
+        more: Rehearsals of ways to ask for one picture more, and of how many there were.
         made: The denoiser calls before this one.
     """
 
     module: torch.nn.Module
     blank: Rehearsal
-    more: Callable[[], Rehearsal] | None
-    pictures: int
+    more: Iterable[tuple[int, Rehearsal]]
     made: Sequence[Made]
 
     def feeds(self, output: Any) -> bool:
@@ -52,28 +50,40 @@ class Ahead:
 
         They have more for more pictures. Those of which it cannot be told are left out.
         """
-        call: DenoiserCall | None = None
-        # Not all that the user gave can be had for more pictures.
-        with contextlib.suppress(Exception):
-            if self.more:
-                call = self.more().next([*map(_tracked, self.made)])
-        if call is None or call.module is not self.module:
-            return {}
-        found: dict[Path, bool] = {}
-        before, after = list_sizes(givens), list_sizes(call.given)
-        for path, leaf in givens.items():
-            other = call.given.get(path)
-            sizes = before[path[:-1]], after[path[:-1]]
-            if sizes[0] == sizes[1] and isinstance(leaf, Tensor) and isinstance(other, Tensor):
-                sizes = len(leaf) if leaf.ndim else 0, len(other) if other.ndim else 0
-            if isinstance(other, Both):
-                continue
-            if sizes[0] == sizes[1]:
-                found[path] = False
-            elif sizes[0] * (self.pictures + 1) == sizes[1] * self.pictures:
-                found[path] = True
-        samples = [path for path in givens if path[:2] == sample_path(self.module, givens)]
-        return found if samples and all(map(found.get, samples)) else {}
+        for pictures, rehearsal in self.more:
+            # Not all that the user gave can be had for more pictures.
+            with contextlib.suppress(Exception):
+                call = rehearsal.next([*map(_tracked, self.made)])
+                if call and call.module is self.module:
+                    found = _grown(givens, call.given, pictures)
+                    path = sample_path(self.module, givens)
+                    samples = [where for where in givens if where[:2] == path]
+                    if samples and all(map(found.get, samples)):
+                        return found
+        return {}
+
+
+def _grown(
+    givens: Mapping[Path, Any], others: Mapping[Path, Any], pictures: int
+) -> dict[Path, bool]:
+    """Which arguments have more rows in the call for one picture more, and which as many.
+
+    Others, and those that come of what a denoiser gave, are left out.
+    """
+    found: dict[Path, bool] = {}
+    before, after = list_sizes(givens), list_sizes(others)
+    for path, leaf in givens.items():
+        other = others.get(path)
+        one, two = before[path[:-1]], after[path[:-1]]
+        if one == two and isinstance(leaf, Tensor) and isinstance(other, Tensor):
+            one, two = len(leaf) if leaf.ndim else 0, len(other) if other.ndim else 0
+        if isinstance(other, Both):
+            continue
+        if one == two:
+            found[path] = False
+        elif one * (pictures + 1) == two * pictures:
+            found[path] = True
+    return found
 
 
 def _tracked(made: Made) -> Made:

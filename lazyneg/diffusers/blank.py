@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lazyneg.core.settings import SettingsError
 
 _PICTURES = re.compile(r"num_[a-z]+_per_prompt")
+_ANY_TEXT = re.compile(r"(neg(ative)?_)?prompt(_\d+)?")
 _TEXT = re.compile(r"neg(ative)?_prompt(_\d+)?")
 # Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images.
 _ENCODED = re.compile(r"negative_.*(prompt|attention_mask).*")
@@ -160,16 +161,23 @@ def blanked(arguments: Arguments, early: Early) -> Arguments:
     return arguments.with_values(news)
 
 
-def more_pictures(arguments: Arguments) -> tuple[int, Arguments | None]:
-    """How many pictures of a prompt are asked for, and ``arguments`` for one more if possible."""
+def more_pictures(arguments: Arguments) -> Iterator[tuple[int, Arguments]]:
+    """Ways to ask for one picture more: of how many there were, and the arguments for it."""
     values = arguments.by_name
-    name = next(filter(_PICTURES.fullmatch, values), None)
-    if name is None:
-        return 1, None
-    pictures = 1 if values[name] is None else values[name]
     # Of these there may be one for each picture.
-    for_each = {key: None for key in ("latents", "generator") if values.get(key) is not None}
-    return pictures, arguments.with_values({**for_each, name: pictures + 1})
+    news: dict[str, Any] = {
+        name: None for name in ("latents", "generator") if values.get(name) is not None
+    }
+    for name in filter(_PICTURES.fullmatch, values):
+        pictures = 1 if values[name] is None else values[name]
+        yield pictures, arguments.with_values({**news, name: pictures + 1})
+    # Some pipelines take no notice of that number.
+    texts = {
+        name: [value] * 2
+        for name, value in values.items()
+        if _ANY_TEXT.fullmatch(name) and isinstance(value, str)
+    }
+    yield 1, arguments.with_values({**news, **texts})
 
 
 def _positive(values: dict[str, Any]) -> Any:

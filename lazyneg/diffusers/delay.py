@@ -113,11 +113,11 @@ class _Rehearsals:
 
     def ahead(self, module: torch.nn.Module, made: list[Made]) -> Ahead:
         """What tells of a call that follows on those ``made``."""
-        pictures, arguments = more_pictures(self.arguments)
         more = (
-            functools.partial(self.more, (arguments.args, arguments.kwargs)) if arguments else None
+            (pictures, self.more((arguments.args, arguments.kwargs)))
+            for pictures, arguments in more_pictures(self.arguments)
         )
-        return Ahead(module, self.blank, more, pictures, made)
+        return Ahead(module, self.blank, more, made)
 
 
 def _why_blank_fails(arguments: Arguments, early: Early, failure: Exception) -> str:

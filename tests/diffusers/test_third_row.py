@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DDIMScheduler,
     FirstBlockCacheConfig,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
@@ -30,6 +34,8 @@ from tests.diffusers.reference import sd_loop, third_row
 from tests.diffusers.tiny import (
     FAMILIES,
     _stable_diffusion,
+    _t5,
+    _t5_tokenizer,
     add_ip_adapter,
     pipeline,
     request,
@@ -529,6 +535,49 @@ def test_a_batch_that_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     never = call()
     lazyneg.apply(pipe, 5, early_prompt_embeds=[early])
     assert torch.equal(never, call())
+
+
+def test_positions_are_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a video: a multiple of the batch's rows in a tuple of two, and one video of a prompt."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = CogVideoXPipeline(
+            tokenizer=_t5_tokenizer(),
+            text_encoder=_t5().eval(),
+            vae=AutoencoderKLCogVideoX(
+                down_block_types=("CogVideoXDownBlock3D",) * 4,
+                up_block_types=("CogVideoXUpBlock3D",) * 4,
+                block_out_channels=(8,) * 4,
+                latent_channels=4,
+                layers_per_block=1,
+                norm_num_groups=2,
+            ),
+            transformer=CogVideoXTransformer3DModel(
+                num_attention_heads=4,
+                attention_head_dim=16,
+                in_channels=4,
+                out_channels=4,
+                time_embed_dim=2,
+                text_embed_dim=32,
+                num_layers=1,
+                sample_width=2,
+                sample_height=2,
+                sample_frames=9,
+                max_text_seq_length=16,
+                use_rotary_positional_embeddings=True,
+            ).eval(),
+            scheduler=DDIMScheduler(),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    call = {"num_frames": 8, "max_sequence_length": 16, "height": 16, "width": 16}
+    plain = pipe(**request("sd", **call))[0]
+    empty = pipe(**request("sd", **call, negative_prompt=""))[0]
+    monkeypatch.setattr("lazyneg.core.guidance.Guidance._acts", lambda *_: True)
+    rows = rows_of(pipe)
+    lazyneg.apply(pipe, 0, adaptive=True)
+    made = pipe(**request("sd", **call))[0]
+    assert rows == [2, 1] * 5
+    assert (made - plain).norm() < 1e-4 * (empty - plain).norm()
 
 
 @pytest.mark.parametrize("family", ["sd", "flux", "sd controlnet"])
