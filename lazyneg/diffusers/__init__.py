@@ -33,6 +33,8 @@ def _state(
     unit: str,
     stop_step: int | None,
     early_prompt: str | None,
+    area: int,
+    adaptive: bool,
     early_embeds: dict[str, Any],
 ) -> _State:
     _check_pipeline(pipe)
@@ -42,6 +44,8 @@ def _state(
         "unit": unit,
         "stop_step": stop_step,
         "early_prompt": early_prompt,
+        "area": area,
+        "adaptive": adaptive,
     }
     settings = Settings.parse(values)
     given = {name: value for name, value in early_embeds.items() if value is not None}
@@ -102,6 +106,8 @@ def apply(
     unit: str = "steps",
     stop_step: int | None = None,
     early_prompt: str | None = "",
+    area: int = 100,
+    adaptive: bool = False,
     **early_embeds: Any,
 ) -> Pipeline:
     r"""Makes every call of a pipeline use its negative prompt only from the critical step on.
@@ -125,6 +131,12 @@ def apply(
         early_prompt (`str`, *optional*, defaults to `""`):
             The negative prompt of the other steps. `None` passes none at all, which some
             pipelines tell from an empty one: Stable Diffusion XL uses zeros for it.
+        area (`int`, defaults to 100):
+            Percent of the positions of the picture's latents in which the negative prompt acts:
+            where it changes most. `100` is everywhere, and costs nothing.
+        adaptive (`bool`, defaults to `False`):
+            Whether the negative prompt acts in a picture only while what it names shows there. A
+            picture in which it never acts is the one without a negative prompt.
         early_embeds (`torch.Tensor`, *optional*):
             In place of `early_prompt`, what the pipeline is to get of it in encoded form, under
             its own names with `early_` for `negative_`: `early_prompt_embeds` for
@@ -139,7 +151,7 @@ def apply(
         `TypeError`: If `pipe` is not a pipeline that takes a negative prompt, or takes none in the
             form of these early embeddings.
     """
-    state = _state(pipe, critical_step, unit, stop_step, early_prompt, early_embeds)
+    state = _state(pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, early_embeds)
     vars(pipe)[_STATE] = state
     pipe.__class__ = _lazy_class(plain_class(pipe))
     return pipe
@@ -167,6 +179,8 @@ def lazy_negative(
     unit: str = "steps",
     stop_step: int | None = None,
     early_prompt: str | None = "",
+    area: int = 100,
+    adaptive: bool = False,
     **early_embeds: Any,
 ) -> Iterator[Pipeline]:
     r"""Context manager that applies to a pipeline and restores what was applied before.
@@ -182,11 +196,15 @@ def lazy_negative(
             As in [`apply`].
         early_prompt (`str`, *optional*, defaults to `""`):
             As in [`apply`].
+        area (`int`, defaults to 100):
+            As in [`apply`].
+        adaptive (`bool`, defaults to `False`):
+            As in [`apply`].
         early_embeds (`torch.Tensor`, *optional*):
             As in [`apply`].
     """
     before = vars(pipe).get(_STATE)
-    apply(pipe, critical_step, unit, stop_step, early_prompt, **early_embeds)
+    apply(pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, **early_embeds)
     try:
         yield pipe
     finally:
@@ -203,6 +221,8 @@ def forward_lazy_negative(
     unit: str = "steps",
     stop_step: int | None = None,
     early_prompt: str | None = "",
+    area: int = 100,
+    adaptive: bool = False,
     **kwargs: Any,
 ) -> Any:
     r"""One call of a pipeline with its negative prompt delayed; the next is as always.
@@ -234,6 +254,10 @@ def forward_lazy_negative(
             As in [`apply`].
         early_prompt (`str`, *optional*, defaults to `""`):
             As in [`apply`].
+        area (`int`, defaults to 100):
+            As in [`apply`].
+        adaptive (`bool`, defaults to `False`):
+            As in [`apply`].
         kwargs:
             The pipeline's own named arguments, and early embeddings as in [`apply`].
 
@@ -247,5 +271,5 @@ def forward_lazy_negative(
     """
     _check_pipeline(self)
     early = {name: kwargs.pop(name) for name in _early_names(self) if name in kwargs}
-    state = _state(self, critical_step, unit, stop_step, early_prompt, early)
+    state = _state(self, critical_step, unit, stop_step, early_prompt, area, adaptive, early)
     return delayed_call(self, plain_class(self), state.settings, state.early, args, kwargs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lazyneg.core.settings import SettingsError
 
+_PICTURES = re.compile(r"num_[a-z]+_per_prompt")
+_ANY_TEXT = re.compile(r"(neg(ative)?_)?prompt(_\d+)?")
 _TEXT = re.compile(r"neg(ative)?_prompt(_\d+)?")
 # Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images.
 _ENCODED = re.compile(r"negative_.*(prompt|attention_mask).*")
@@ -157,6 +159,25 @@ def blanked(arguments: Arguments, early: Early) -> Arguments:
             f"{', '.join(map(early_name, encoded))}"
         )
     return arguments.with_values(news)
+
+
+def more_pictures(arguments: Arguments) -> Iterator[tuple[int, Arguments]]:
+    """Ways to ask for one picture more: of how many there were, and the arguments for it."""
+    values = arguments.by_name
+    # Of these there may be one for each picture.
+    news: dict[str, Any] = {
+        name: None for name in ("latents", "generator") if values.get(name) is not None
+    }
+    for name in filter(_PICTURES.fullmatch, values):
+        pictures = 1 if values[name] is None else values[name]
+        yield pictures, arguments.with_values({**news, name: pictures + 1})
+    # Some pipelines take no notice of that number.
+    texts = {
+        name: [value] * 2
+        for name, value in values.items()
+        if _ANY_TEXT.fullmatch(name) and isinstance(value, str)
+    }
+    yield 1, arguments.with_values({**news, **texts})
 
 
 def _positive(values: dict[str, Any]) -> Any:

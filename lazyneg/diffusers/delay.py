@@ -19,6 +19,7 @@ import torch
 
 from lazyneg.core.settings import Settings
 from lazyneg.core.window import Window
+from lazyneg.diffusers.ahead import Ahead
 from lazyneg.diffusers.blank import (
     Arguments,
     Early,
@@ -26,8 +27,10 @@ from lazyneg.diffusers.blank import (
     blanked,
     early_name,
     has_negative,
+    more_pictures,
     negative_names,
 )
+from lazyneg.diffusers.both import form
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
 from lazyneg.diffusers.rehearsal import (
@@ -41,6 +44,7 @@ from lazyneg.diffusers.rehearsal import (
     fresh,
 )
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
+from lazyneg.diffusers.third_row import ThirdRow
 
 logger = logging.getLogger("lazyneg")
 
@@ -79,6 +83,8 @@ def delayed_call(
     rehearsals = _Rehearsals(
         blank=Rehearsal(beginning, call, (blank.args, blank.kwargs), others=setup),
         given=Rehearsal(beginning, call, (args, kwargs), setup),
+        more=functools.partial(Rehearsal, beginning, call, others=setup),
+        arguments=blank,
     )
     run = _Run(pipe, settings, rehearsals, functools.partial(_why_blank_fails, arguments, early))
     own_args, own_kwargs = call_arguments((args, kwargs))
@@ -100,6 +106,18 @@ class _Rehearsals:
 
     blank: Rehearsal
     given: Rehearsal
+    more: Callable[[tuple[Any, dict[str, Any]]], Rehearsal]
+    """Makes one of the call with other arguments."""
+    arguments: Arguments
+    """Those with the blank negative prompt."""
+
+    def ahead(self, module: torch.nn.Module, made: list[Made]) -> Ahead:
+        """What tells of a call that follows on those ``made``."""
+        more = (
+            (pictures, self.more((arguments.args, arguments.kwargs)))
+            for pictures, arguments in more_pictures(self.arguments)
+        )
+        return Ahead(module, self.blank, more, made)
 
 
 def _why_blank_fails(arguments: Arguments, early: Early, failure: Exception) -> str:
@@ -221,6 +239,7 @@ class _Run:
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
         self.guided_later = False
         """Whether something changed after a first step in which nothing differs."""
+        self.third_row = ThirdRow(settings) if settings.chooses else None
 
     def iterating(self) -> None:
         if len(self.loops) > 1:
@@ -234,6 +253,8 @@ class _Run:
                 )
             self._conclude()
         self._begin(loop.index, loop.count)
+        if self.third_row:
+            self.third_row.next_step(self.window.active(self.step), first=not loop.index)
 
     def looping(self) -> None:
         self.progress_bar = True
@@ -243,9 +264,13 @@ class _Run:
         if not self.loops:
             self.step = self.calls = 0
             self.stepping = False
+            if self.third_row:
+                self.third_row.next_step(False, first=True)
 
     def stepped(self) -> None:
         self._check_was_called()
+        if self.third_row:
+            self.third_row.stepped()
         self.stepping = True
         self.calls = 0
         if self.known and self.first_step:
@@ -257,8 +282,12 @@ class _Run:
         elif self.progress_bar:
             # Several schedulers may step one after the other: that is one step.
             self._begin(self.step + self.stepping, self._announced())
+            if self.third_row and not self.calls:
+                self.third_row.next_step(self.window.active(self.step), first=False)
         else:
             return self._set_up(module, args, kwargs)
+        if self.third_row:
+            args, kwargs = self.third_row.received(args, kwargs)
         self.stepping = False
         call = self.calls
         self.calls += 1
@@ -270,13 +299,18 @@ class _Run:
             self._check_still_unguided(call, module, args, kwargs)
         # Past the last step come checkers and the like.
         elif self.early and (id(module) in self.denoisers or self.step < self.window.steps):
+            given = args, kwargs
             args, kwargs = self._blanked(call, module, args, kwargs)
+            if self.third_row:
+                return self.third_row.call(module, given, (args, kwargs), self.paths)
         return module(*args, **kwargs)
 
     def touching(self, module: torch.nn.Module) -> None:
         pass
 
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.third_row:
+            return self.third_row.in_context(context, args, kwargs)
         return context(*args, **kwargs)
 
     def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
@@ -311,11 +345,12 @@ class _Run:
         self.step = step
         if steps != self.window.steps:
             self.window = self.settings.window(steps)
-        self.early = not self.window.active(step)
+        self.early = not self.window.active(step) or self.third_row is not None
 
     def _first(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A call of the first step."""
-        given = dict(leaves((args, kwargs)))
+        arguments = args, kwargs
+        given = dict(leaves(arguments))
         blank = self._rehearsed(module, given)
         if blank is not None:
             changed = {path for path, leaf in given.items() if not same(leaf, blank[path])}
@@ -332,8 +367,13 @@ class _Run:
             )
         elif self.early:
             args, kwargs = self._blanked(len(self.made), module, args, kwargs)
-        output = module(*args, **kwargs)
-        self.made.append(Made(module, output))
+        if self.third_row:
+            ahead = self.rehearsals.ahead(module, self.made)
+            output = self.third_row.call(module, arguments, (args, kwargs), self.paths, ahead)
+            self.made.append(Made(module, form(output, "blank")))
+        else:
+            output = module(*args, **kwargs)
+            self.made.append(Made(module, output))
         return output
 
     def _rehearsed(self, module: torch.nn.Module, given: dict[Path, Any]) -> Any:
@@ -453,6 +493,8 @@ class _Run:
             DelayError: If it turns out that its steps were not seen.
         """
         self._check_was_called()
+        if self.third_row:
+            self.third_row.end_step()
         if self.first_step and self.progress_bar and self.known:
             raise DelayError(
                 f"{type(self.pipe).__name__} neither loops over its scheduler's timesteps nor "

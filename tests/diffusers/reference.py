@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+
+from lazyneg.core.guidance import Guidance
 
 
 def sd_loop(
@@ -15,6 +18,8 @@ def sd_loop(
     *,
     stop_step: int | None = None,
     early_prompt: str = "",
+    area: int = 100,
+    adaptive: bool = False,
     prompt: Any = None,
     negative_prompt: Any = None,
     prompt_embeds: Any = None,
@@ -32,7 +37,10 @@ def sd_loop(
     width: int = 16,
     output_type: str = "latent",
 ) -> torch.Tensor:
-    """The loop of Stable Diffusion with one line more: which embeddings a step uses."""
+    """The loop of Stable Diffusion with one line more: which embeddings a step uses.
+
+    With ``area`` or ``adaptive`` it also has a third row.
+    """
     assert output_type == "latent"
     scale = (cross_attention_kwargs or {}).get("scale")
     if prompt_embeds is None:
@@ -74,16 +82,31 @@ def sd_loop(
             count * num_images_per_prompt, 4, height, width, late.dtype, "cpu", generator
         )
         extra = pipe.prepare_extra_step_kwargs(generator, eta)
+        chooses = area < 100 or adaptive
+        guidances = [Guidance(area, adaptive) for _ in latents]
         for i, t in enumerate(pipe.scheduler.timesteps):
             acts = critical_step <= i and (stop_step is None or i < stop_step)
+            scaled = pipe.scheduler.scale_model_input(torch.cat([latents] * 2), t)
             noise = pipe.unet(
-                pipe.scheduler.scale_model_input(torch.cat([latents] * 2), t),
+                scaled,
                 t,
-                encoder_hidden_states=late if acts else early,
+                encoder_hidden_states=late if acts and not chooses else early,
                 cross_attention_kwargs=cross_attention_kwargs,
                 added_cond_kwargs=added,
             ).sample
             uncond, text = noise.chunk(2)
+            if acts and chooses:
+                count = len(latents)
+                negative = pipe.unet(
+                    scaled[:count],
+                    t,
+                    encoder_hidden_states=late[:count],
+                    cross_attention_kwargs=cross_attention_kwargs,
+                    added_cond_kwargs=added
+                    and {key: [part[:count] for part in parts] for key, parts in added.items()},
+                ).sample
+                pictures = zip(guidances, text, uncond, negative, strict=True)
+                uncond = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in pictures])
             guided = uncond + guidance_scale * (text - uncond)
             if guidance_rescale:
                 dims = list(range(1, text.ndim))
@@ -201,3 +224,86 @@ def _repeating(pipe: Any, outputs: Sequence[Any]) -> Iterator[tuple[list[Any], l
     finally:
         for owner, name in patched:
             del vars(owner)[name]
+
+
+def third_row(
+    pipe: Any,
+    request: Callable[..., dict[str, Any]],
+    window: range,
+    area: int,
+    adaptive: bool,
+) -> torch.Tensor:
+    """What ``area`` and ``adaptive`` should give where a UNet guides in one batch of two halves.
+
+    A plain call with an empty negative prompt, whose UNet and ControlNet are made to run the first
+    half of each batch once more with what they got in a plain call with the negative prompt.
+
+    Args:
+        pipe: The pipeline.
+        request: Makes the arguments of a call.
+        window: Steps in which the negative prompt acts.
+        area: See :class:`~lazyneg.core.guidance.Guidance`.
+        adaptive: See there.
+    """
+    text: dict[str, Any] = {}
+    residuals: dict[str, Any] = {}
+    guidances: list[Guidance] = []
+    steps: list[int] = []
+
+    def learn(_: Any, args: Any, kwargs: Any) -> None:
+        text.setdefault("encoder_hidden_states", kwargs["encoder_hidden_states"])
+        text.setdefault("added_cond_kwargs", kwargs.get("added_cond_kwargs"))
+
+    def half(value: Any, count: int) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[: count // 2] if value.ndim and len(value) == count else value
+        if isinstance(value, dict):
+            return {key: half(item, count) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [half(item, count) for item in value]
+        return value
+
+    def negative(forward: Any, args: Any, kwargs: Any) -> Any:
+        late = {key: value for key, value in text.items() if key in kwargs}
+        count = len(args[0])
+        return forward(
+            *(half(value, count) for value in args),
+            **{key: half(value, count) for key, value in {**kwargs, **late, **residuals}.items()},
+        )
+
+    def controlnet(forward: Any) -> Any:
+        def both(*args: Any, **kwargs: Any) -> Any:
+            residuals.clear()
+            down, mid = negative(forward, args, kwargs)
+            residuals["down_block_additional_residuals"] = down
+            residuals["mid_block_additional_residual"] = mid
+            return forward(*args, **kwargs)
+
+        return both
+
+    def unet(forward: Any) -> Any:
+        def three(*args: Any, **kwargs: Any) -> Any:
+            steps.append(1)
+            found = negative(forward, args, kwargs)[0]
+            noise = forward(*args, **kwargs)[0]
+            if len(steps) - 1 in window:
+                guidances.extend(
+                    Guidance(area, adaptive) for _ in range(len(found) - len(guidances))
+                )
+                empty, cond = noise.chunk(2)
+                rows = zip(guidances, cond, empty, found, strict=True)
+                chosen = torch.stack([one.uncond(p, e, n, 0) for one, p, e, n in rows])
+                noise = torch.cat([chosen, cond])
+            return UNet2DConditionOutput(noise) if kwargs.get("return_dict", True) else (noise,)
+
+        return three
+
+    hook = pipe.unet.register_forward_pre_hook(learn, with_kwargs=True)
+    pipe(**request())
+    hook.remove()
+    with contextlib.ExitStack() as patches:
+        for name, patch in (("controlnet", controlnet), ("unet", unet)):
+            if part := pipe.components.get(name):
+                part.forward = patch(part.forward)
+                patches.callback(vars(part).pop, "forward")
+        return torch.as_tensor(pipe(**request(negative_prompt=""))[0])

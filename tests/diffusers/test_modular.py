@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, ModularPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.modular_pipelines import StableDiffusionXLAutoBlocks
 
 import lazyneg
+from lazyneg.core.guidance import Guidance
 from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.guider import LazyNegativeGuidance
@@ -42,21 +44,33 @@ class Swapping(ClassifierFreeGuidance):
 
     window: range
     empty: dict[str, torch.Tensor]
+    choice: Guidance | None = None
+    third: Any = None
 
     def prepare_inputs(self, data: dict[str, Any]) -> Any:
-        if self._step not in self.window:
-            data = {
-                key: (pair[0], self.empty.get(key, pair[1])) if isinstance(pair, tuple) else pair
-                for key, pair in data.items()
-            }
-        return super().prepare_inputs(data)
+        batches = super().prepare_inputs(data)
+        self.third = None
+        if self._step not in self.window or self.choice:
+            if self._step in self.window:
+                _, self.third = super().prepare_inputs(data)
+                batches.append(self.third)
+            vars(batches[1]).update(self.empty)
+        return batches
+
+    def __call__(self, data: Any) -> Any:
+        if self.third is None:
+            return super().__call__(data)
+        cond, empty, negative = (batch.noise_pred for batch in data)
+        assert self.choice is not None
+        return self.forward(cond, self.choice.uncond(cond[0], empty[0], negative[0], 0)[None])
 
 
-def expected(pipe: ModularPipeline, window: range) -> torch.Tensor:
+def expected(pipe: ModularPipeline, window: range, choice: Guidance | None = None) -> torch.Tensor:
     before = pipe.guider
     state = pipe(**arguments(negative_prompt=""))
     guider = Swapping(guidance_scale=7.5)
     guider.window = window
+    guider.choice = choice
     guider.empty = {
         "prompt_embeds": state.values["negative_prompt_embeds"],
         "text_embeds": state.values["negative_pooled_prompt_embeds"],
@@ -105,6 +119,48 @@ def test_guider(pipe: ModularPipeline) -> None:
         pipe.update_components(guider=guider)
         guider.learn(pipe, **arguments(negative_prompt=""))
         assert torch.equal(latents(pipe), result)
+
+
+@pytest.mark.parametrize(("area", "adaptive"), [(20, False), (100, True), (40, True)])
+@pytest.mark.parametrize("stop_step", [None, 4])
+def test_area_and_adaptive(
+    pipe: ModularPipeline, area: int, adaptive: bool, stop_step: int | None
+) -> None:
+    window = range(1, stop_step or 5)
+    chosen = expected(pipe, window, Guidance(area, adaptive))
+    plain = latents(pipe)
+    with lazyneg.lazy_negative(pipe, 1, stop_step=stop_step, area=area, adaptive=adaptive):
+        assert torch.equal(latents(pipe), chosen)
+    guider = LazyNegativeGuidance(
+        critical_step=1, stop_step=stop_step, area=area, adaptive=adaptive
+    ).new()
+    pipe.update_components(guider=guider)
+    guider.learn(pipe, **arguments(negative_prompt=""))
+    for _ in range(2):
+        assert torch.equal(latents(pipe), chosen)
+    assert not torch.equal(plain, chosen)
+
+
+def test_guider_leaves_alone_what_does_not_show(pipe: ModularPipeline) -> None:
+    prompts = {"prompt": "girl eating pizza", "negative_prompt": "a"}
+    empty = latents(pipe, **{**prompts, "negative_prompt": ""})
+    assert not torch.equal(latents(pipe, **prompts), empty)
+    guider = LazyNegativeGuidance(critical_step=0, adaptive=True)
+    pipe.update_components(guider=guider)
+    guider.learn(pipe, **arguments(**{**prompts, "negative_prompt": ""}))
+    assert torch.equal(latents(pipe, **prompts), empty)
+
+
+def test_guider_refuses_processors_that_may_count(pipe: ModularPipeline) -> None:
+    class Counting(AttnProcessor2_0):
+        pass
+
+    guider = LazyNegativeGuidance(critical_step=1, area=20)
+    pipe.update_components(guider=guider)
+    guider.learn(pipe, **arguments(negative_prompt=""))
+    pipe.unet.set_attn_processor(Counting())
+    with pytest.raises(DelayError, match="Counting"):
+        latents(pipe)
 
 
 def test_guider_in_percent_survives_its_configuration(pipe: ModularPipeline) -> None:

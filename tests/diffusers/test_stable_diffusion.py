@@ -23,7 +23,7 @@ import lazyneg
 from lazyneg.core.settings import SettingsError
 from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop
-from tests.diffusers.tiny import pipeline, request
+from tests.diffusers.tiny import add_ip_adapter, pipeline, request
 
 SCHEDULERS = [*DDIMScheduler().compatibles, LCMScheduler, TCDScheduler, SASolverScheduler]
 
@@ -151,26 +151,8 @@ def test_lora_scale(pipe: Any) -> None:
 
 def test_ip_adapter(pipe: Any) -> None:
     generator = torch.Generator().manual_seed(4)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    widths = [
-        part.to_k.out_features for name, part in pipe.unet.named_modules() if name.endswith("attn2")
-    ]
-    keys = {
-        f"{2 * index + 1}.{name}_ip.weight": random(width, 32)
-        for index, width in enumerate(widths)
-        for name in ("to_k", "to_v")
-    }
-    image = {
-        "proj.weight": random(4 * 32, 16),
-        "proj.bias": random(4 * 32),
-        "norm.weight": random(32),
-        "norm.bias": random(32),
-    }
-    pipe.unet._load_ip_adapter_weights([{"image_proj": image, "ip_adapter": keys}])
-    options = {"ip_adapter_image_embeds": [random(2, 1, 16)]}
+    add_ip_adapter(pipe, generator)
+    options = {"ip_adapter_image_embeds": [torch.randn(2, 1, 16, generator=generator)]}
     lazyneg.apply(pipe, 2)
     made = call(pipe, **options)
     assert torch.equal(made, loop(pipe, 2, **options))

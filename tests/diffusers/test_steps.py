@@ -20,7 +20,7 @@ from diffusers import (
 
 import lazyneg
 from lazyneg.diffusers.errors import DelayError
-from tests.diffusers.reference import spliced, swapped
+from tests.diffusers.reference import spliced, swapped, third_row
 from tests.diffusers.tiny import _t5, _t5_tokenizer, pipeline, request, unet
 
 
@@ -210,6 +210,38 @@ def test_a_loop_that_counts(kind: Any, step: int) -> None:
     # The percent that are so many of the loop's iterations.
     lazyneg.apply(pipe, -(-100 * step // len(pipe.scheduler.timesteps)), "percent")
     assert torch.equal(pipe(**request("sd"))[0], expected)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_area_in_a_loop_that_counts(step: int) -> None:
+    pipe = ByNumber(**pipeline("sd").components)
+    pipe.set_progress_bar_config(disable=True)
+    expected = third_row(
+        pipe, lambda **more: request("sd", **more), range(step, step + 2), 30, True
+    )
+    lazyneg.apply(pipe, step, stop_step=step + 2, area=30, adaptive=True)
+    for _ in range(2):
+        assert torch.equal(pipe(**request("sd"))[0], expected)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_views_of_a_panorama_have_third_rows(
+    panorama: Any, views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = wide(panorama, view_batch_size=views)
+    rows: list[int] = []
+    panorama.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    lazyneg.apply(panorama, 1)
+    delayed = wide(panorama, view_batch_size=views)
+    once = sum(rows)
+    rows.clear()
+    lazyneg.apply(panorama, 1, area=20)
+    assert not torch.equal(wide(panorama, view_batch_size=views), delayed)
+    assert sum(rows) == once + 3 * 3
+    monkeypatch.setattr("lazyneg.core.guidance.Guidance._acts", lambda *_: True)
+    lazyneg.apply(panorama, 1, adaptive=True)
+    made = wide(panorama, view_batch_size=views)
+    assert (made - delayed).norm() < 1e-4 * (delayed - plain).norm()
 
 
 def test_a_loop_that_cannot_be_seen_is_refused() -> None:

@@ -506,3 +506,26 @@ def request(family: str, **more: Any) -> dict[str, Any]:
         **_FAMILIES[family][2](),
         **more,
     }
+
+
+def add_ip_adapter(pipe: Any, generator: torch.Generator) -> None:
+    """Gives the UNet of Stable Diffusion random weights for embeddings of pictures."""
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    widths = [
+        part.to_k.out_features for name, part in pipe.unet.named_modules() if name.endswith("attn2")
+    ]
+    keys = {
+        f"{2 * index + 1}.{name}_ip.weight": random(width, 32)
+        for index, width in enumerate(widths)
+        for name in ("to_k", "to_v")
+    }
+    image = {
+        "proj.weight": random(4 * 32, 16),
+        "proj.bias": random(4 * 32),
+        "norm.weight": random(32),
+        "norm.bias": random(32),
+    }
+    pipe.unet._load_ip_adapter_weights([{"image_proj": image, "ip_adapter": keys}])
