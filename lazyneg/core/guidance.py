@@ -36,12 +36,14 @@ class Guidance:
 
     Attributes:
         acted: Whether the negative prompt acted in the last call.
+        over: Whether it never acts again in this pass, so that nothing more has to be run for it.
     """
 
     def __init__(self, area: int, adaptive: bool) -> None:
         self.area = area
         self.adaptive = adaptive
         self.acted = True
+        self.over = False
         self._evidence = 0.0
         self._calls = 0
 
