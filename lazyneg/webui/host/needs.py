@@ -75,7 +75,7 @@ ATTRIBUTES: Names = {
         "hr_upscale_to_y",
         "is_hr_pass",
     ),
-    "params": ("denoiser", "image_cond", "sigma", "text_uncond", "x"),
+    "params": ("denoiser", "image_cond", "sigma", "text_cond", "text_uncond", "x"),
     "denoiser": ("inner_model", "p", "sampler", "step", "steps", "total_steps"),
     "sampler": ("func", "get_sigmas", "launch_sampling"),
     "shared": ("sd_model",),
@@ -90,6 +90,7 @@ these are there can only be told in a run.)"""
 OPTIONAL: Names = {
     "p": ("distilled_cfg_scale", "hr_distilled_cfg"),
     "notes": ("comments", "extra_generation_params", "last_extra_generation_params"),
+    "denoiser": ("pad_cond_uncond", "pad_cond_uncond_v0"),
     "sd_model": ("is_sd1", "is_sd2", "is_sdxl", "model"),
     "modules.sd_hijack": ("model_hijack",),
     "backend.args": ("dynamic_args",),

@@ -6,6 +6,7 @@ written there is what the host, and whatever changes its guidance, takes for the
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -151,11 +152,25 @@ def _behind_batch(denoised: Any) -> None:
         output: Tensor = denoised.inner_model(
             params.x[own],
             params.sigma[own],
-            cond=_for_inner_model(_of_rows(conditioning, rows), params.image_cond[own]),
+            cond=_for_inner_model(
+                _of_rows(_padded(params, conditioning), rows), params.image_cond[own]
+            ),
         )
         return output
 
     take(Outputs(uncond, cond, run))
+
+
+def _padded(params: Any, conditioning: Any) -> Any:
+    """A conditioning in the length that A1111 gives its unconditional one beside the prompt's."""
+    prompt, denoiser = params.text_cond, params.denoiser
+    if prompt.shape[1] != conditioning.shape[1]:
+        for name in ("pad_cond_uncond_v0", "pad_cond_uncond"):
+            if getattr(shared.opts, name, False):
+                # It writes to mappings.
+                _, padded = getattr(denoiser, name)(copy.copy(prompt), copy.copy(conditioning))
+                return padded
+    return conditioning
 
 
 def _for_inner_model(text: Any, image: Tensor) -> dict[str, Any]:
