@@ -39,6 +39,7 @@ from modules import (
 )
 
 import lazyneg.webui.denoising
+import lazyneg.webui.host.third_row
 from lazyneg.core.guidance import Guidance
 from lazyneg.webui.host import needs
 
@@ -191,6 +192,10 @@ class Support(scripts.Script):
             raise RuntimeError("asked to fail in process")
         if (wanted or {}).get("fail") in ("swap", "_encode", "Guidance"):
             break_once(lazyneg.webui.denoising, wanted["fail"])
+        if (wanted or {}).get("fail") == "guidance":
+            break_once(Guidance, "uncond")
+        if (wanted or {}).get("fail") == "row":
+            break_once(lazyneg.webui.host.third_row, "_of_rows")
 
 
 def break_once(owner, name):
