@@ -25,8 +25,8 @@ HIRES = {
 }
 NEVER = ""
 """A prompt of which nothing can hold the negative's direction."""
-ALWAYS = "(glasses:0.1)"
-"""A negative prompt so weak that the prompt's own push holds more than all of it."""
+ALWAYS = "girl eating cake"
+"""A negative prompt that the prompt's own push holds most of."""
 
 
 def lazy(critical_step: int = 0, **about: object) -> list[dict[str, object]]:
@@ -144,7 +144,6 @@ def test_what_never_shows_is_left_alone(webui: WebUI, request_: dict[str, Any]) 
     [
         {},
         {"batch_size": 2, "n_iter": 2},
-        {"prompt": "girl AND eating pizza :0.3"},
         {"sampler_name": "Heun"},
         {"sampler_name": "DPM++ 2M"},
         HIRES,
@@ -242,8 +241,6 @@ def test_inpainting(webui: WebUI, init_images: list[str], checkpoint: str) -> No
     never = webui(lazy(adaptive=True), **request, prompt=NEVER)
     assert acted(never) == ["never"]
     assert same(never, webui(**request, prompt=NEVER, negative_prompt=""))
-    everywhere, some = (webui(lazy(area=area), **request) for area in (99, 10))
-    assert not same(everywhere, some)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,9 @@ class Support(scripts.Script):
             tell_calls(p)
         if "reference" in wanted:
             use_reference(p, wanted["reference"])
-        if "choice" in wanted:
+        # Forge says twice that a hires pass begins.
+        if "choice" in wanted and not hasattr(p.sampler, "chooses"):
+            p.sampler.chooses = True
             use_choice(p, wanted["choice"])
         if wanted.get("rows"):
             count_rows(p)
