@@ -12,6 +12,7 @@ var lazyneg = (() => {
         firstPass: "First pass",
         hiresPass: "Hires pass",
         tipNegative: "step {step} of {steps} ({percent} %): negative prompt",
+        tipNeeded: "step {step} of {steps} ({percent} %): negative prompt where needed",
         tipEmpty: "step {step} of {steps} ({percent} %): empty prompt",
         tipEarly: "step {step} of {steps} ({percent} %): early negative prompt",
         all: "negative prompt in all {steps} steps",
@@ -19,6 +20,7 @@ var lazyneg = (() => {
         until: "negative prompt before step {stop} of {steps}",
         between: "negative prompt from step {critical}, before step {stop} of {steps}",
         never: "no negative prompt in {steps} steps",
+        needed: "{words}, where needed",
         joined: "{pass}: {words}",
         off: "Off. The checkbox in the title switches it on.",
         warnNever: "The negative prompt never acts.",
@@ -82,13 +84,19 @@ var lazyneg = (() => {
         };
     }
 
+    /** Whether the picture itself tells where, or while, the negative prompt acts. */
+    function chooses({area, adaptive}) {
+        return area < 100 || adaptive;
+    }
+
     function say(key, values = {}) {
         const text = (window.localization || {})[TEXTS[key]] || TEXTS[key];
         return text.replace(/{(\w+)}/g, (_, name) => values[name]);
     }
 
-    function words({critical, stop, steps}) {
+    function words({critical, stop, steps}, needed) {
         if (critical >= stop) return say("never", {steps});
+        if (needed) return say("needed", {words: words({critical, stop, steps}, false)});
         if (critical === 0 && stop === steps) return say("all", {steps});
         if (stop === steps) return say("from", {critical, steps});
         return say(critical === 0 ? "until" : "between", {critical, stop, steps});
@@ -180,7 +188,8 @@ var lazyneg = (() => {
         tell() {
             const {critical, stop, steps} = this.span;
             const step = Math.min(Math.floor(this.pointer * steps), steps - 1);
-            const kind = step >= critical && step < stop ? "tipNegative" : this.early ? "tipEarly" : "tipEmpty";
+            const acts = step >= critical && step < stop;
+            const kind = acts ? (this.needed ? "tipNeeded" : "tipNegative") : this.early ? "tipEarly" : "tipEmpty";
             this.tipText.set(say(kind, {step, steps, percent: Math.floor(step * 100 / steps)}));
         }
 
@@ -202,9 +211,10 @@ var lazyneg = (() => {
             this.drag(Math.min(Math.max(step, 0), steps));
         }
 
-        show({span, early, draggable}) {
+        show({span, early, needed, draggable}) {
             this.span = span;
             this.early = early;
+            this.needed = needed;
             this.draggable = draggable;
             const {critical, stop, steps} = span;
             const ends = [0, critical, stop, steps];
@@ -222,8 +232,8 @@ var lazyneg = (() => {
                     "aria-valuemin": 0,
                     "aria-valuemax": steps,
                     "aria-valuenow": critical,
-                    "aria-valuetext": words(span),
-                } : {"aria-description": words(span)}),
+                    "aria-valuetext": words(span, needed),
+                } : {"aria-description": words(span, needed)}),
             };
             for (const name of ["role", "tabindex", "aria-label", "aria-description", "aria-valuemin",
                 "aria-valuemax", "aria-valuenow", "aria-valuetext"]) {
@@ -284,6 +294,8 @@ var lazyneg = (() => {
                 stop_step: this.number(this.own("stop_step")),
                 hires: this.choice("hires"),
                 hires_critical_step: this.number(this.own("hires_critical_step")),
+                area: this.number(this.own("area")),
+                adaptive: Boolean(this.find(this.own("adaptive"), "input")?.checked),
             };
         }
 
@@ -308,12 +320,12 @@ var lazyneg = (() => {
             const tab = gradioApp().querySelector(`#tab_${this.tab}`);
             for (const name of ["input", "change", "focusout"]) tab.addEventListener(name, soon);
             const numbers = [`${this.tab}_steps`, `${this.tab}_denoising_strength`, `${this.tab}_cfg_scale`,
-                "txt2img_hr_cfg", "txt2img_hires_steps", ...this.sliders.map((name) => this.own(name))];
+                "txt2img_hr_cfg", "txt2img_hires_steps", this.own("area"), ...this.sliders.map((name) => this.own(name))];
             const texts = [`${this.tab}_prompt`, `${this.tab}_neg_prompt`, this.own("early_prompt")];
             for (const id of numbers) this.notice(id, NUMBER, "value");
             for (const id of texts) this.notice(id, TEXT, "value");
             for (const id of [this.own("enabled"), "txt2img_hr"]) this.notice(`${id}-checkbox`, "input", "checked");
-            for (const name of ["unit", "hires"]) this.notice(this.own(name), "input", "checked");
+            for (const name of ["unit", "hires", "adaptive"]) this.notice(this.own(name), "input", "checked");
             for (const radio of gradioApp().querySelectorAll(`#${this.own("unit")} input`)) {
                 radio.addEventListener("input", () => this.switchUnit(radio.value));
             }
@@ -368,16 +380,17 @@ var lazyneg = (() => {
             const [first, hires] = this.steps();
             const spans = [windowOf(settings, first), hires && windowOf(settings, hires, true)];
             const early = this.filled(this.own("early_prompt"));
+            const needed = chooses(settings);
             this.unit = settings.unit;
             this.range(settings.unit);
             this.root.classList.toggle("lazyneg-off", !this.checked(this.own("enabled")));
             this.root.classList.toggle("lazyneg-two", Boolean(hires));
-            this.first.show({span: spans[0], early, draggable: true});
-            if (hires) this.hires.show({span: spans[1], early, draggable: settings.hires === "own"});
+            this.first.show({span: spans[0], early, needed, draggable: true});
+            if (hires) this.hires.show({span: spans[1], early, needed, draggable: settings.hires === "own"});
             this.words.set(hires ?
                 [["firstPass", spans[0]], ["hiresPass", spans[1]]]
-                    .map(([pass, span]) => say("joined", {pass: say(pass), words: words(span)})).join("\n") :
-                words(spans[0]));
+                    .map(([pass, span]) => say("joined", {pass: say(pass), words: words(span, needed)})).join("\n") :
+                words(spans[0], needed));
             this.warnings.set(this.warningsFor(settings, spans.filter(Boolean)).map((key) => say(key)).join(" "));
         }
 
@@ -387,7 +400,9 @@ var lazyneg = (() => {
             if (!this.checked(this.own("enabled"))) return keys.length ? keys : ["off"];
             if (settings.stop_step && settings.stop_step <= settings.critical_step) keys.push("warnStop");
             else if (spans.every(({critical, stop}) => critical >= stop)) keys.push("warnNever");
-            else if (spans.every(({critical, stop, steps}) => critical === 0 && stop === steps)) keys.push("warnStart");
+            else if (!chooses(settings) && spans.every(({critical, stop, steps}) => critical === 0 && stop === steps)) {
+                keys.push("warnStart");
+            }
             // A style may bring a negative prompt of its own.
             if (!this.filled(`${this.tab}_neg_prompt`) && !this.find(`${this.tab}_styles`, ".token")) keys.push("warnEmpty");
             const without = this.guidances().slice(0, spans.length).map((guidance) => guidance === 1);

@@ -36,7 +36,7 @@ class Guidance:
 
     Attributes:
         acted: Whether the negative prompt acted in the last call.
-        over: Whether it will not act any more, so that nothing has to be asked.
+        over: Whether it never acts again in this pass, so that nothing more has to be run for it.
     """
 
     def __init__(self, area: int, adaptive: bool) -> None:

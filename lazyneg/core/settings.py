@@ -14,6 +14,10 @@ from lazyneg.core.window import Window
 ERROR_KEY = "LazyNeg error"
 """Infotext key under which a refused setting is reported."""
 
+ACTED_KEYS = {False: "LazyNeg acted", True: "LazyNeg hires acted"}
+"""Infotext keys that tell in which steps an adaptive negative prompt acted, in the first and in the
+hires pass. Nothing reads them back."""
+
 
 SLIDER_MAXIMUM = {"steps": 150, "percent": 100}
 """What the sliders offer for each unit. More steps than that are allowed: past the last step the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -33,6 +33,17 @@ class Window:
     def everywhere(self) -> bool:
         """Whether the negative prompt acts in every step: nothing is left to delay."""
         return self.critical == 0 and (self.stop is None or self.stop >= self.steps)
+
+
+def spans(steps: Collection[int]) -> str:
+    """Steps as texts tell them: ``0-11, 17``, or ``never`` if there are none."""
+    runs: list[list[int]] = []
+    for step in sorted(steps):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1][1:] = [step]
+        else:
+            runs.append([step])
+    return ", ".join("-".join(map(str, run)) for run in runs) or "never"
 
 
 def step_of_call(call: int, calls: int, steps: int) -> int:

@@ -16,6 +16,8 @@ AXES: tuple[tuple[str, str], ...] = (
     ("Stop step", "stop_step"),
     ("Hires", "hires"),
     ("Enabled", "enabled"),
+    ("Area", "area"),
+    ("Adaptive", "adaptive"),
 )
 
 
@@ -39,7 +41,7 @@ def _type(name: str) -> Callable[[str], object]:
     setting = BY_NAME[name]
     if isinstance(setting.default, bool):
         return _flag
-    if setting.in_steps:
+    if isinstance(setting.default, int):
         return int
     return str
 

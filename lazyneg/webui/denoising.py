@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from modules import errors, prompt_parser, shared
 
 from lazyneg.core.conditioning import swap, swap_rows
+from lazyneg.core.guidance import Guidance
+from lazyneg.webui.host import third_row
 from lazyneg.webui.host.encoding import encode
 from lazyneg.webui.host.passes import is_hires_pass, own_uncond
 from lazyneg.webui.host.steps import StepCounter
-from lazyneg.webui.job import JOB, Job, report
+from lazyneg.webui.job import JOB, Job, PassUnderWay, report
 
 
 def start_pass(p: Any) -> None:
@@ -27,38 +30,100 @@ def start_pass(p: Any) -> None:
 
 
 def on_cfg_denoiser(params: Any) -> None:
-    """Swaps the unconditional conditioning in the steps without the negative prompt."""
+    """Swaps the unconditional conditioning in the steps without the negative prompt.
+
+    Where the picture chooses, the negative prompt is kept out of all steps, and run on its own in
+    those in which it may act.
+    """
     denoiser = params.denoiser
     p = denoiser.p
-    job = getattr(p, JOB, None)
+    job: Job | None = getattr(p, JOB, None)
     if job is None:
         return
-    windows = [
-        picture.window(denoiser.steps, hires_pass=is_hires_pass(p)) for picture in job.pictures
-    ]
-    if all(window.everywhere for window in windows):
+    hires_pass = is_hires_pass(p)
+    windows = [picture.window(denoiser.steps, hires_pass=hires_pass) for picture in job.pictures]
+    chooses = job.settings.chooses
+    if all(window.everywhere for window in windows) and not chooses:
         return
     try:
-        if job.counter is None or job.counter.denoiser is not denoiser or denoiser.step == 0:
-            job.counter = StepCounter(denoiser)
-        step = job.counter.step(params.sigma)
-        empty = [not window.active(step) for window in windows]
+        now = job.under_way
+        if now is None or now.counter.denoiser is not denoiser or denoiser.step == 0:
+            now = job.under_way = _begun(job, denoiser, hires_pass)
+            if chooses and (reason := third_row.refusal()):
+                report(p, f"area and adaptive cannot be had here, as {reason}")
+                return
+        step = now.counter.step(params.sigma)
+        active = [window.active(step) for window in windows]
         # Forge does without an unconditional conditioning at guidance 1.
-        if params.text_uncond is None or not any(empty):
+        if params.text_uncond is None or (all(active) and not chooses):
             return
         if job.early_beside is not own_uncond(p):
             _encode(p, job)
-        rows = params.text_uncond.shape[0]
-        early = prompt_parser.reconstruct_cond_batch(job.early * rows, denoiser.step)
-        if all(empty):
+        size = params.text_uncond.shape[0]
+        early = prompt_parser.reconstruct_cond_batch(job.early * size, denoiser.step)
+        if chooses:
+            if len(active) != size:
+                raise ValueError(f"{len(active)} prompts for {size} rows")
+            rows = [i for i, acts in enumerate(active) if acts and not now.guidances[i].over]
+            if rows:
+                third_row.ask(params, _Choice(p, job, step, rows, params.text_uncond))
+            active = [False]
+        if not any(active):
             params.text_uncond = swap(params.text_uncond, early)
         else:
             params.text_uncond = swap_rows(
-                params.text_uncond, early, empty, repeat=_has_cross_attention(shared.sd_model)
+                params.text_uncond,
+                early,
+                [not acts for acts in active],
+                repeat=_has_cross_attention(shared.sd_model),
             )
     except Exception as error:
         errors.report("Lazy Negative could not swap the negative prompt", exc_info=True)
         report(p, f"the negative prompt could not be swapped: {error}")
+
+
+def _begun(job: Job, denoiser: Any, hires_pass: bool) -> PassUnderWay:
+    """The pass that begins with the denoiser call under way."""
+    settings = job.settings
+    for i in range(len(job.pictures)):
+        job.acted[job.first + i, hires_pass] = set()
+    return PassUnderWay(
+        StepCounter(denoiser),
+        [Guidance(settings.area, settings.adaptive) for _ in job.pictures],
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Chooses the unconditional outputs of one denoiser call, for the pictures in ``rows``."""
+
+    p: Any
+    job: Job
+    step: int
+    rows: list[int]
+    negative: Any
+
+    def __call__(self, outputs: third_row.Outputs) -> bool:
+        now = self.job.under_way
+        assert now is not None
+        try:
+            negative = outputs.run(self.negative, self.rows)
+            chosen = {}
+            for row, output in zip(self.rows, negative):
+                guidance = now.guidances[row]
+                cond, empty = outputs.cond(row), outputs.uncond[row]
+                uncond = guidance.uncond(cond, empty, output, channels=0)
+                if guidance.acted:
+                    chosen[row] = uncond
+        except Exception as error:
+            errors.report("Lazy Negative could not choose where its prompt acts", exc_info=True)
+            report(self.p, f"the negative prompt could not be run on its own: {error}")
+            return False
+        hires_pass = is_hires_pass(self.p)
+        for row, uncond in chosen.items():
+            outputs.uncond[row] = uncond
+            self.job.acted[self.job.first + row, hires_pass].add(self.step)
+        return bool(chosen)
 
 
 def _encode(p: Any, job: Job) -> None:

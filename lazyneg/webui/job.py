@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
 from lazyneg.core import tag
-from lazyneg.core.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.core.guidance import Guidance
+from lazyneg.core.settings import ACTED_KEYS, ERROR_KEY, SETTINGS, Settings, SettingsError
 from lazyneg.core.tag import Picture
+from lazyneg.core.window import spans
+from lazyneg.webui.host import third_row
 
 if TYPE_CHECKING:
     from lazyneg.webui.host.steps import StepCounter
@@ -27,6 +30,14 @@ INFOTEXT_AT_ZERO = "lazyneg_infotext_at_zero"
 
 
 @dataclass
+class PassUnderWay:
+    """A pass that runs: where it is, and what is known of each picture of the batch."""
+
+    counter: StepCounter
+    guidances: list[Guidance]
+
+
+@dataclass
 class Job:
     """One request: its settings, and what the batch and the pass under way need.
 
@@ -35,12 +46,25 @@ class Job:
 
     settings: Settings
     pictures: list[Picture]
+    first: int = 0
+    """Where the batch begins among the pictures of the request."""
     tag_error: bool = False
     early: Any = None
     """Conditioning of the steps without the negative prompt."""
     early_beside: Any = None
     """The host's own unconditional schedule when ``early`` was encoded."""
-    counter: StepCounter | None = None
+    under_way: PassUnderWay | None = None
+    acted: dict[tuple[int, bool], set[int]] = field(default_factory=dict)
+    """Steps in which the negative prompt acted in a picture of the request, by whether they are
+    those of the hires pass; no entry where that pass has not begun."""
+
+    def note(self, picture: int, *, hires_pass: bool) -> str | None:
+        """In which steps of a pass an adaptive negative prompt acted in a picture.
+
+        ``None`` where it is not adaptive, or the pass has not begun.
+        """
+        steps = self.acted.get((picture, hires_pass))
+        return spans(steps) if self.settings.adaptive and steps is not None else None
 
 
 def start_job(p: Any, args: Sequence[object]) -> None:
@@ -52,13 +76,20 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         report(p, str(error))
         # A tag in the prompt acts as it will when the picture's infotext is pasted.
         settings = Settings()
+    if settings.chooses and (lacking := third_row.shortcoming()):
+        report(p, f"area and adaptive cannot be had here, as {lacking}")
+        settings = Settings()
     acts = settings.delays() or settings.delays(hires_pass=True)
     prompts = (*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or ()))
     if acts or _infotext_at_zero() or any(map(_tags, prompts)):
         p.extra_generation_params.update(
             {key: _quoted(value) for key, value in settings.infotext().items()}
         )
-    setattr(p, JOB, Job(settings, [Picture.of(settings, ())]))
+    job = Job(settings, [Picture.of(settings, ())])
+    if settings.adaptive:
+        for hires_pass, key in ACTED_KEYS.items():
+            p.extra_generation_params[key] = _teller(job, hires_pass)
+    setattr(p, JOB, job)
 
 
 def start_batch(p: Any, number: int) -> None:
@@ -70,6 +101,7 @@ def start_batch(p: Any, number: int) -> None:
         p.extra_generation_params.pop(ERROR_KEY, None)
         job.tag_error = False
     job.pictures = []
+    job.first = number * p.batch_size
     told: list[str] = []
     batch = slice(number * p.batch_size, (number + 1) * p.batch_size)
     texts = (
@@ -93,6 +125,46 @@ def start_batch(p: Any, number: int) -> None:
             job.tag_error = True
             p.extra_generation_params[ERROR_KEY] = message
         p.comment(f"Lazy Negative ignores a tag: {message}")
+
+
+def end_batch(p: Any) -> None:
+    """Tells under the pictures where an adaptive negative prompt acted in those of the batch."""
+    job = getattr(p, JOB, None)
+    if job is None:
+        return
+    for number in range(job.first, job.first + len(job.pictures)):
+        picture = f" in picture {number + 1}" if len(p.all_prompts) > 1 else ""
+        for hires_pass, key in ACTED_KEYS.items():
+            if note := job.note(number, hires_pass=hires_pass):
+                p.comment(f"{key}{picture}: {note}")
+
+
+def end_job(p: Any) -> None:
+    """Leaves the notes of all pictures where the API's answer can carry them."""
+    job = getattr(p, JOB, None)
+    if job is None:
+        return
+    for hires_pass, key in ACTED_KEYS.items():
+        notes = [job.note(i, hires_pass=hires_pass) for i in range(len(p.all_prompts))]
+        p.extra_generation_params.pop(key, None)
+        if any(notes):
+            p.extra_generation_params[key] = notes
+
+
+def _teller(job: Job, hires_pass: bool) -> Callable[..., str | None]:
+    """What the host calls for each infotext, with all that it makes the text from."""
+
+    def tell(
+        p: Any, all_prompts: Sequence[str], use_main_prompt: bool, index: int, **_: object
+    ) -> str | None:
+        # A grid is no picture of the request.
+        if use_main_prompt:
+            return None
+        # Infotexts are made from the texts of the batch, or from those of the request.
+        ahead = 0 if len(all_prompts) == len(p.all_prompts) else job.first
+        return job.note(ahead + index, hires_pass=hires_pass)
+
+    return tell
 
 
 def _values(args: Sequence[object], overrides: Mapping[str, object]) -> dict[str, object]:
@@ -127,7 +199,8 @@ def _tags(prompt: str) -> list[list[str]]:
 def forget(p: Any) -> None:
     """Takes away what an earlier run left: some scripts run one processing object many times."""
     p.__dict__.pop(JOB, None)
-    for key in (*(setting.infotext for setting in SETTINGS), ERROR_KEY):
+    keys = (setting.infotext for setting in SETTINGS)
+    for key in (*keys, ERROR_KEY, *ACTED_KEYS.values()):
         p.extra_generation_params.pop(key, None)
 
 

@@ -53,6 +53,9 @@ def _info(setting: Setting) -> OptionInfo:
     if setting.in_steps:
         component = gr.Slider
         about = {"minimum": 0, "maximum": max(SLIDER_MAXIMUM.values()), "step": 1}
+    elif isinstance(setting.default, int) and not isinstance(setting.default, bool):
+        component = gr.Slider
+        about = {"minimum": setting.minimum, "maximum": setting.maximum, "step": 1}
     elif setting.choices:
         component = gr.Radio
         about = {"choices": list(setting.choices)}

@@ -18,9 +18,11 @@ def register() -> type | None:
     from modules import script_callbacks
 
     from lazyneg.webui import denoising, prompt_tag
+    from lazyneg.webui.host import third_row
     from lazyneg.webui.script import LazyNegativeScript
 
     script_callbacks.on_cfg_denoiser(denoising.on_cfg_denoiser)
+    third_row.register()
     script_callbacks.on_before_ui(prompt_tag.register_tag)
     if _has("the axes of the X/Y/Z plot are", needs.AXES):
         from lazyneg.webui import axes

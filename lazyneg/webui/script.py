@@ -45,6 +45,9 @@ class LazyNegativeScript(scripts.Script):
                 hires = self._component("hires")
                 hires_critical_step = self._component("hires_critical_step")
             early_prompt = self._component("early_prompt")
+            with gr.Row():
+                area = self._component("area")
+                adaptive = self._component("adaptive")
 
         controls = {
             "enabled": enabled,
@@ -54,6 +57,8 @@ class LazyNegativeScript(scripts.Script):
             "hires": hires,
             "hires_critical_step": hires_critical_step,
             "early_prompt": early_prompt,
+            "area": area,
+            "adaptive": adaptive,
         }
         keys = {name: PasteKey(BY_NAME[name]) for name in controls}
         self.infotext_fields = [(controls[name], key) for name, key in keys.items()]
@@ -68,6 +73,12 @@ class LazyNegativeScript(scripts.Script):
 
     def process_before_every_sampling(self, p: Any, *args: object, **kwargs: object) -> None:
         denoising.start_pass(p)
+
+    def postprocess_batch(self, p: Any, *args: object, **kwargs: object) -> None:
+        job.end_batch(p)
+
+    def postprocess(self, p: Any, processed: object, *args: object) -> None:
+        job.end_job(p)
 
     def _timeline(self) -> str:
         """Where javascript/lazyneg.js draws, with what it has to know from here."""
@@ -92,6 +103,10 @@ class LazyNegativeScript(scripts.Script):
             return gr.Slider(minimum=0, maximum=max(SLIDER_MAXIMUM.values()), step=1, **about)
         if setting.choices:
             return gr.Radio(choices=list(setting.choices), **about)
+        if isinstance(setting.default, bool):
+            return gr.Checkbox(**about)
+        if isinstance(setting.default, int):
+            return gr.Slider(minimum=setting.minimum, maximum=setting.maximum, step=1, **about)
         return gr.Textbox(lines=1, **about)
 
 

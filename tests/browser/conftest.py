@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lazyneg.core.settings import SETTINGS
 from tests.host.conftest import WebUI, data, host, start
 from tests.host.hosts import Host
 
@@ -30,7 +31,7 @@ SET = """
 }
 """
 """Fills in a number, also of a tab that is not shown."""
-NAMES = ("critical_step", "unit", "stop_step", "hires", "hires_critical_step", "early_prompt")
+NAMES = tuple(setting.name for setting in SETTINGS if setting.name != "enabled")
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +131,8 @@ class Page:
                 self.own(tab, name, f"label:has-text('{value}')").click()
             elif name == "early_prompt":
                 self.own(tab, name, "textarea").fill(value)
+            elif name == "adaptive":
+                self.own(tab, name, "input").set_checked(value)
             else:
                 self.number(self.id(tab, name), value)
         self.settle()
@@ -145,6 +148,8 @@ class Page:
                 shown[name] = self.own(tab, name, "input:checked").input_value()
             elif name == "early_prompt":
                 shown[name] = self.own(tab, name, "textarea").input_value()
+            elif name == "adaptive":
+                shown[name] = self.own(tab, name, "input").is_checked()
             else:
                 shown[name] = int(self.own(tab, name, "input[type=number]").input_value())
         return shown

@@ -22,6 +22,8 @@ CHOSEN = {
     "hires": "own",
     "hires_critical_step": 30,
     "early_prompt": 'blurry, "low" quality: 1',
+    "area": 40,
+    "adaptive": True,
 }
 STEPS = "Steps: 10, Sampler: Euler, CFG scale: 7, Seed: 3, Size: 64x64"
 

@@ -38,6 +38,27 @@ def test_the_timeline_follows_every_field_it_depends_on(page: Page) -> None:
     assert page.words() == "negative prompt from step 6 of 30"
 
 
+@pytest.mark.parametrize("about", [{"area": 99}, {"adaptive": True}])
+def test_a_picture_that_chooses_is_told_from_one_that_does_not(
+    page: Page, about: dict[str, Any]
+) -> None:
+    page.enable()
+    page.set(**about)
+    assert page.words() == "negative prompt from step 5 of 20, where needed"
+    box = page.track().bounding_box()
+    tip = page.track().locator(".lazyneg-tip")
+    page.raw.mouse.move(box["x"] + box["width"] * 6.5 / 20, box["y"] + 8)
+    assert tip.inner_text() == "step 6 of 20 (30 %): negative prompt where needed"
+    page.set(critical_step=0)
+    assert page.words() == "negative prompt in all 20 steps, where needed"
+    assert FROM_START not in page.warnings()
+    page.set(critical_step=20)
+    assert page.words() == "no negative prompt in 20 steps"
+    page.set(critical_step=0, area=100, adaptive=False)
+    assert page.words() == "negative prompt in all 20 steps"
+    assert FROM_START in page.warnings()
+
+
 def test_the_parts_are_as_long_as_their_steps(page: Page) -> None:
     page.enable()
     page.set(stop_step=15)

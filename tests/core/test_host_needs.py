@@ -11,7 +11,7 @@ from lazyneg.webui.host import needs
 
 FOLDER = Path(needs.__file__).parents[1]
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in FOLDER.rglob("*.py")}
-MODULES = ("backend", "gradio", "modules")
+MODULES = ("backend", "gradio", "ldm_patched", "modules", "modules_forge")
 
 
 def taken() -> set[str]:
@@ -106,4 +106,20 @@ def test_the_list_has_what_is_reached_through_another(owner: str) -> None:
             for node in ast.walk(TREES[FOLDER / "host" / "steps.py"])
             if isinstance(node, ast.Constant) and node.value == "launch_sampling"
         }
-    assert used == set(needs.ATTRIBUTES[owner])
+    assert used - set(needs.OPTIONAL.get(owner, ())) == set(needs.ATTRIBUTES[owner])
+
+
+def test_the_list_has_every_local_variable() -> None:
+    """They are looked up by their names, in what a frame of the host holds."""
+    tree = TREES[FOLDER / "host" / "third_row.py"]
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert {name for names in needs.LOCALS.values() for name in names} <= texts
+    looked_up = {
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("call", "host")
+        and isinstance(node.slice, ast.Constant)
+    }
+    assert looked_up <= {name for names in needs.LOCALS.values() for name in names}

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,7 +86,11 @@ class Answer:
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png in self.pngs]
+        return self.pixels_of(range(len(self.pngs)))
+
+    def pixels_of(self, places: Iterable[int]) -> NDArray[np.uint8]:
+        """Pixels of some of the pictures, where a grid of another size is among them."""
+        pictures = [Image.open(io.BytesIO(self.pngs[i])).convert("RGB") for i in places]
         return np.stack([np.asarray(picture) for picture in pictures])
 
     @property

@@ -45,6 +45,8 @@ def test_the_arguments_are_announced(webui: WebUI) -> None:
             ("Hires pass", "full"),
             ("Hires critical step", 0),
             ("Early negative prompt", ""),
+            ("Area", 100),
+            ("Adaptive", False),
         ]
 
 
@@ -83,6 +85,16 @@ def test_not_asked_for_leaves_no_trace(webui: WebUI) -> None:
                 "LazyNeg early prompt: lowres",
             ],
         ),
+        (
+            [True, 8, "steps", 0, "full", 0, "", 20.0, True],
+            [
+                "LazyNeg critical step: 8",
+                "LazyNeg area: 20%",
+                "LazyNeg adaptive: True",
+                "LazyNeg acted: never",
+            ],
+        ),
+        ([{"enabled": True, "area": 100, "adaptive": False}], ["LazyNeg critical step: 5"]),
         ([{"critical_step": 3}], []),
         ([{}], []),
         ([None], []),
@@ -130,6 +142,13 @@ def test_a_dict_says_the_same_as_a_list(webui: WebUI) -> None:
         ([True, 5, "steps", 0, "own", -4], "-4"),
         ([True, 5, "steps", 0, "own", 2.5], "2.5"),
         ([True, 5, "steps", 0, "full", 0, 7], "7"),
+        ([{"enabled": True, "area": 0}], "area is 0"),
+        ([{"enabled": True, "area": 101}], "area is 101"),
+        ([{"enabled": True, "area": 10.5}], "area is 10.5"),
+        ([{"enabled": True, "area": "x"}], "area is 'x'"),
+        ([{"enabled": True, "area": True}], "area is True"),
+        ([{"enabled": True, "adaptive": "yes"}], "adaptive is 'yes'"),
+        ([True, 5, "steps", 0, "full", 0, "", 100, 1], "adaptive is 1"),
         ([1], "1"),
         (["yes", 5], "yes"),
         ([{"enabled": True, "critical": 5}], "critical"),

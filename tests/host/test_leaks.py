@@ -12,6 +12,7 @@ import pytest
 from .conftest import Answer, WebUI, same
 
 LAZY = [True, 4, "steps", 0, "same", 0, "lowres"]
+CHOOSING = [*LAZY[:1], 1, *LAZY[2:], 30, True]
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def alone(webui: WebUI, init_images: list[str]) -> Iterator[None]:
         return [
             webui(),
             webui(LAZY),
+            webui(CHOOSING),
             webui(init_images=init_images, steps=10),
             webui(LAZY, init_images=init_images, steps=10),
         ]
@@ -41,13 +43,24 @@ def test_another_extension_fails(webui: WebUI, alone: None, fail: str) -> None:
         assert same(broken, webui(LAZY))
 
 
-@pytest.mark.parametrize("fail", ["_encode", "swap"])
-def test_our_own_code_fails(webui: WebUI, alone: None, fail: str) -> None:
+@pytest.mark.parametrize(
+    ("fail", "lazy"),
+    [("_encode", LAZY), ("swap", LAZY), ("Guidance", CHOOSING), ("_encode", CHOOSING)],
+)
+def test_our_own_code_fails(webui: WebUI, alone: None, fail: str, lazy: list[Any]) -> None:
     """The picture comes as without the extension, and says so."""
-    broken = webui(LAZY, support={"fail": fail})
+    broken = webui(lazy, support={"fail": fail})
     assert same(broken, webui())
     assert "asked to fail" in broken.params["LazyNeg error"]
     assert "LazyNeg critical step" not in broken.params
+
+
+@pytest.mark.parametrize("owner", ["guidance", "row"])
+def test_the_choice_fails(webui: WebUI, alone: None, owner: str) -> None:
+    """In the middle of a run: from there on the picture is made without the extension."""
+    broken = webui(CHOOSING, support={"fail": owner})
+    assert "asked to fail" in broken.params["LazyNeg error"]
+    assert [key for key in broken.params if key.startswith("LazyNeg")] == ["LazyNeg error"]
 
 
 @pytest.mark.parametrize("stop", ["interrupt", "skip"])
@@ -55,12 +68,15 @@ def test_our_own_code_fails(webui: WebUI, alone: None, fail: str) -> None:
 def test_interrupt_and_skip(webui: WebUI, alone: None, stop: str, at_call: int) -> None:
     webui(LAZY, support={"stop": stop, "at_call": at_call})
     webui([True, 2], support={"stop": stop, "at_call": at_call}, n_iter=2)
+    webui(CHOOSING, support={"stop": stop, "at_call": at_call}, n_iter=2)
 
 
 @pytest.mark.parametrize("at_call", [2, 6])
 def test_the_host_crashes(webui: WebUI, alone: None, at_call: int) -> None:
     with pytest.raises(AssertionError, match="500"):
         webui(LAZY, support={"stop": "crash", "at_call": at_call})
+    with pytest.raises(AssertionError, match="500"):
+        webui(CHOOSING, support={"stop": "crash", "at_call": at_call})
 
 
 def test_interrupted_by_the_user(webui: WebUI, alone: None) -> None:
@@ -103,7 +119,7 @@ def test_clip_skip_and_emphasis_changes(webui: WebUI, alone: None) -> None:
 
 def test_many_requests_in_any_order(webui: WebUI, alone: None, init_images: list[str]) -> None:
     tabs: list[dict[str, Any]] = [{}, {"init_images": init_images}]
-    for lazy in ([True, 2], None, [True, 6, "steps", 7], [False], [True, 50, "percent"]):
+    for lazy in ([True, 2], CHOOSING, None, [True, 6, "steps", 7], [False], [True, 50, "percent"]):
         for tab in tabs:
             first = webui(lazy, **tab)
             webui([True, 1, "steps", 0, "full", 0, "other"], **tabs[0])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from . import forge_checkpoints
@@ -86,6 +87,21 @@ def test_hires_and_early_prompt(webui: WebUI, checkpoint: str) -> None:
     lazy = webui([True, 2, "steps", 0, "same", 0, "lowres, ugly"], **request)
     assert same(lazy, webui(support=reference, **request))
     assert not same(lazy, webui([True, 2, "steps", 0, "same"], **request))
+
+
+def test_area_and_adaptive(webui: WebUI, checkpoint: str) -> None:
+    request: dict[str, Any] = {"steps": 4, "width": 96, "batch_size": 2}
+    about = {"area": 30, "adaptive": True}
+    made = webui([{"enabled": True, "critical_step": 1, **about}], **request)
+    reference = webui(**request, support={"choice": {**about, "from_call": 1}})
+    assert np.abs(made.pixels.astype(int) - reference.pixels).max() <= 1
+    assert not same(made, webui([True, 1], **request))
+    # Of the prompt itself, nothing is more than the early prompt.
+    request["prompt"] = "a cat, a dog"
+    early = {"adaptive": True, "early_prompt": request["prompt"]}
+    never = webui([{"enabled": True, "critical_step": 0, **early}], **request)
+    assert never.params["LazyNeg acted"] == ["never", "never"]
+    assert same(never, webui(**request, negative_prompt=request["prompt"]))
 
 
 def test_sdxl_hires_size_is_not_that_of_an_earlier_request(webui: WebUI, sdxl: str) -> None:

@@ -84,9 +84,30 @@ def test_hires(webui: WebUI, script: dict[str, Any]) -> None:
         assert same(cell, webui([True, 3, "steps", 0, choice, 2], **hires))
 
 
+def test_area_and_adaptive(webui: WebUI, script: dict[str, Any]) -> None:
+    cells = plot(
+        webui,
+        script,
+        [True, 3],
+        ("[Lazy Negative] Area", "20, 100"),
+        ("[Lazy Negative] Adaptive", "False, True"),
+    )
+    cases = [(20, False), (100, False), (20, True), (100, True)]
+    for cell, (area, adaptive) in zip(cells, cases):
+        alone = webui([{"enabled": True, "critical_step": 3, "area": area, "adaptive": adaptive}])
+        assert same(cell, alone)
+        assert ("LazyNeg area: 20%" in cell.infotext) == (area == 20)
+        assert ("LazyNeg acted: " in cell.infotext) == adaptive
+
+
 @pytest.mark.parametrize(
     ("axis", "values"),
-    [("Hires", "full, sometimes"), ("Critical step", "-3, 2"), ("Stop step", "2, 6")],
+    [
+        ("Hires", "full, sometimes"),
+        ("Critical step", "-3, 2"),
+        ("Stop step", "2, 6"),
+        ("Area", "0, 2"),
+    ],
 )
 def test_bad_values_are_reported(
     webui: WebUI, script: dict[str, Any], axis: str, values: str

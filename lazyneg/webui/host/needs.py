@@ -13,7 +13,7 @@ Names = Mapping[str, tuple[str, ...]]
 """Names of modules, or of objects, with those that are taken from them."""
 
 NAMES: Names = {
-    "gradio": ("HTML", "Radio", "Row", "Slider", "Textbox", "Warning"),
+    "gradio": ("Checkbox", "HTML", "Radio", "Row", "Slider", "Textbox", "Warning"),
     "modules.errors": ("report",),
     "modules.extra_networks": ("ExtraNetwork", "parse_prompt", "register_extra_network"),
     "modules.processing": ("StableDiffusionProcessingImg2Img",),
@@ -22,9 +22,15 @@ NAMES: Names = {
         "get_learned_conditioning",
         "reconstruct_cond_batch",
     ),
-    "modules.script_callbacks": ("on_before_ui", "on_cfg_denoiser", "on_ui_settings"),
+    "modules.script_callbacks": (
+        "on_before_ui",
+        "on_cfg_denoised",
+        "on_cfg_denoiser",
+        "on_ui_settings",
+    ),
     "modules.scripts": ("AlwaysVisible", "Script"),
     "modules.sd_samplers": ("find_sampler_config",),
+    "modules.sd_samplers_cfg_denoiser": ("CFGDenoiser",),
     "modules.sd_samplers_common": ("setup_img2img_steps",),
     "modules.shared": ("opts", "cmd_opts"),
     "modules.ui_components": ("InputAccordion",),
@@ -34,6 +40,14 @@ NAMES: Names = {
 AXES: Names = {"modules.scripts": ("scripts_data",)}
 SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
 """Without one of these only that part is off."""
+
+LOCALS: Names = {
+    "all": ("denoiser_params",),
+    "A1111": ("conds_list", "is_edit_model", "skip_uncond"),
+    "Forge": ("cond_scale", "uncond_"),
+}
+"""Local variables of the functions that make the guidance, on all hosts and on some. Without one
+of these only the settings that take another conditioning are off."""
 
 ATTRIBUTES: Names = {
     "p": (
@@ -62,8 +76,8 @@ ATTRIBUTES: Names = {
         "hr_upscale_to_y",
         "is_hr_pass",
     ),
-    "params": ("denoiser", "sigma", "text_uncond"),
-    "denoiser": ("p", "sampler", "step", "steps", "total_steps"),
+    "params": ("denoiser", "image_cond", "sigma", "text_cond", "text_uncond", "x"),
+    "denoiser": ("inner_model", "p", "sampler", "step", "steps", "total_steps"),
     "sampler": ("func", "get_sigmas", "launch_sampling"),
     "shared": ("sd_model",),
     "sd_model": ("sd_checkpoint_info",),
@@ -77,10 +91,15 @@ these are there can only be told in a run.)"""
 OPTIONAL: Names = {
     "p": ("distilled_cfg_scale", "hr_distilled_cfg"),
     "notes": ("comments", "extra_generation_params", "last_extra_generation_params"),
-    "sd_model": ("is_sd1", "is_sd2", "is_sdxl"),
+    "denoiser": ("pad_cond_uncond", "pad_cond_uncond_v0"),
+    "sd_model": ("is_sd1", "is_sd2", "is_sdxl", "model"),
     "modules.sd_hijack": ("model_hijack",),
     "backend.args": ("dynamic_args",),
+    "backend.sampling.condition": ("compile_conditions",),
+    "backend.sampling.sampling_function": ("calc_cond_uncond_batch", "sampling_function_inner"),
     "backend.text_processing": ("classic_engine",),
+    "ldm_patched.modules.samplers": ("calc_cond_uncond_batch",),
+    "modules_forge.forge_sampler": ("cond_from_a1111_to_patched_ldm",),
 }
 """What only some hosts have, and is done without elsewhere."""
 

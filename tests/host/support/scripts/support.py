@@ -5,6 +5,9 @@ It does on request what no user can ask for by the API:
 - ``reference``: picks the empty conditioning for chosen denoiser calls, outside of the denoiser
   and without the extension under test: by the turn of the sampler's loop, by how many calls, or by
   noise level;
+- ``choice``: chooses where and while the negative prompt acts, outside of the denoiser too, and
+  tells in which calls it did;
+- ``rows``: counts the rows that the model runs in each denoiser call;
 - ``calls``: tells the turn of each denoiser call;
 - ``contract``: tells what the host lacks of what the extension under test relies on;
 - ``fail``: raises in another extension's code, or in that of the extension under test;
@@ -36,6 +39,8 @@ from modules import (
 )
 
 import lazyneg.webui.denoising
+import lazyneg.webui.host.third_row
+from lazyneg.core.guidance import Guidance
 from lazyneg.webui.host import needs
 
 if importlib.util.find_spec("modules_forge") is None:
@@ -173,6 +178,12 @@ class Support(scripts.Script):
             tell_calls(p)
         if "reference" in wanted:
             use_reference(p, wanted["reference"])
+        # Forge says twice that a hires pass begins.
+        if "choice" in wanted and not hasattr(p.sampler, "chooses"):
+            p.sampler.chooses = True
+            use_choice(p, wanted["choice"])
+        if wanted.get("rows"):
+            count_rows(p)
         if wanted.get("fail") == "before sampling":
             raise RuntimeError("asked to fail before sampling")
 
@@ -181,8 +192,12 @@ class Support(scripts.Script):
         torch.manual_seed(0)
         if (wanted or {}).get("fail") == "process":
             raise RuntimeError("asked to fail in process")
-        if (wanted or {}).get("fail") in ("swap", "_encode"):
+        if (wanted or {}).get("fail") in ("swap", "_encode", "Guidance"):
             break_once(lazyneg.webui.denoising, wanted["fail"])
+        if (wanted or {}).get("fail") == "guidance":
+            break_once(Guidance, "uncond")
+        if (wanted or {}).get("fail") == "row":
+            break_once(lazyneg.webui.host.third_row, "_of_rows")
 
 
 def break_once(owner, name):
@@ -286,6 +301,79 @@ def use_reference(p, wanted):
             return sigmas
 
         sampler.get_sigmas = remember
+
+
+def use_choice(p, wanted):
+    """Wraps the denoiser of the pass about to start: three guided calls for each.
+
+    With no guidance, what a call gives is the output for the conditioning that stands for the
+    negative prompt.
+    """
+    sampler = p.sampler
+    denoiser = sampler.model_wrap_cfg
+    forward = denoiser.forward
+    size = (p.hr_upscale_to_x, p.hr_upscale_to_y) if p.is_hr_pass else (p.width, p.height)
+    texts = prompt_parser.SdConditioning(
+        [""] * len(p.prompts), is_negative_prompt=True, width=size[0], height=size[1]
+    )
+    with devices.autocast():
+        empty = prompt_parser.get_learned_conditioning(shared.sd_model, texts, 1)
+    guidances = [Guidance(wanted["area"], wanted["adaptive"]) for _ in p.prompts]
+    acted = [[] for _ in p.prompts]
+    told = p.extra_generation_params.setdefault("Choice", {})
+    told["hires" if p.is_hr_pass else "first"] = acted
+
+    def reference(x, sigma, uncond, cond, cond_scale, **kwargs):
+        call = denoiser.step
+        if call < wanted.get("from_call", 0):
+            return forward(x, sigma, empty, cond=cond, cond_scale=cond_scale, **kwargs)
+        hires_scale, p.hr_cfg = getattr(p, "hr_cfg", None), 0.0
+
+        def output(conditioning):
+            denoiser.step = call
+            return forward(x, sigma, conditioning, cond=cond, cond_scale=0.0, **kwargs)
+
+        parts = [[part.schedules for part in parts] for parts in cond.batch]
+        weights = [part.weight for part in cond.batch[0]]
+        for_parts = [output([schedules[i] for schedules in parts]) for i in range(len(weights))]
+        negative = output(uncond)
+        without = output(empty)
+        p.hr_cfg = hires_scale
+        scale = hires_scale if p.is_hr_pass and hires_scale is not None else cond_scale
+        denoised = []
+        for i, guidance in enumerate(guidances):
+            pull = sum(w * (part[i] - without[i]) for w, part in zip(weights, for_parts))
+            chosen = guidance.uncond(without[i] + pull, without[i], negative[i], channels=0)
+            if guidance.acted:
+                acted[i].append(call)
+            pulls = [w * scale * (part[i] - chosen) for w, part in zip(weights, for_parts)]
+            denoised.append(chosen + sum(pulls))
+        return torch.stack(denoised)
+
+    denoiser.forward = reference
+
+
+def count_rows(p):
+    """Notes for each denoiser call of a pass how many rows the model runs in it."""
+    denoiser = p.sampler.model_wrap_cfg
+    forward = denoiser.forward
+    calls = []
+    told = p.extra_generation_params.setdefault("Rows", {})
+    told["hires" if p.is_hr_pass else "first"] = calls
+
+    def counted(*args, **kwargs):
+        model = shared.sd_model
+        model = model.forge_objects.unet.model if hasattr(model, "forge_objects") else model.model
+        calls.append([])
+        hook = model.diffusion_model.register_forward_pre_hook(
+            lambda _, given: calls[-1].append(len(given[0]))
+        )
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            hook.remove()
+
+    denoiser.forward = counted
 
 
 def mark(p):
