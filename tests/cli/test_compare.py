@@ -38,9 +38,11 @@ def parameters(path: Path) -> str:
     return str(Image.open(path).info["parameters"])
 
 
-def painted(model: Path, critical_step: int, **more: Any) -> Any:
+def painted(
+    model: Path, critical_step: int, area: int = 100, adaptive: bool = False, **more: Any
+) -> Any:
     pipe = StableDiffusionPipeline.from_pretrained(model)
-    lazyneg.apply(pipe, critical_step)
+    lazyneg.apply(pipe, critical_step, area=area, adaptive=adaptive)
     call = {
         "prompt": "girl eating pizza",
         "negative_prompt": "wearing glasses",
@@ -111,6 +113,23 @@ def test_arguments_overrule_the_infotext(model: Path, tmp_path: Path) -> None:
         "Model": "tiny",
         "LazyNeg critical step": "25%",
     }
+
+
+@pytest.mark.parametrize(("area", "adaptive"), [(20, False), (100, True), (20, True)])
+def test_area_and_adaptive(model: Path, tmp_path: Path, area: int, adaptive: bool) -> None:
+    options = ["--area", area, *(["--adaptive"] if adaptive else [])]
+    compare(*DEMO, *options, "--model", model, "--output", tmp_path)
+    made = pixels(tmp_path / "delayed.png")
+    assert np.array_equal(made, painted(model, 2, area, adaptive))
+    assert (f"LazyNeg area: {area}%" in parameters(tmp_path / "delayed.png")) is (area < 100)
+    assert ("LazyNeg adaptive: True" in parameters(tmp_path / "delayed.png")) is adaptive
+    again = tmp_path / "again"
+    compare("--from", tmp_path / "delayed.png", "--model", model, "--output", again)
+    assert np.array_equal(pixels(again / "delayed.png"), made)
+    everywhere = ["--area", 100, "--no-adaptive"]
+    source = tmp_path / "delayed.png"
+    compare("--from", source, *everywhere, "--model", model, "--output", again)
+    assert np.array_equal(pixels(again / "delayed.png"), painted(model, 2))
 
 
 def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
