@@ -90,7 +90,7 @@ def test_hires_and_early_prompt(webui: WebUI, checkpoint: str) -> None:
 
 
 def test_area_and_adaptive(webui: WebUI, checkpoint: str) -> None:
-    request = {"steps": 4, "width": 96, "batch_size": 2}
+    request: dict[str, Any] = {"steps": 4, "width": 96, "batch_size": 2}
     about = {"area": 30, "adaptive": True}
     made = webui([{"enabled": True, "critical_step": 1, **about}], **request)
     reference = webui(**request, support={"choice": {**about, "from_call": 1}})
