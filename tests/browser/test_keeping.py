@@ -60,7 +60,7 @@ def test_a_pasted_infotext_sets_everything_and_a_bare_one_switches_off(page: Pag
     paste(page, infotext(CHOSEN))
     page.expect(CHOSEN)
     assert page.own("txt2img", "critical_step").is_visible()
-    assert page.words() == "negative prompt from step 2, before step 8 of 10"
+    assert page.words() == "negative prompt from step 2, before step 8 of 10, where needed"
     maximum = page.own("txt2img", "critical_step", "input[type=range]").get_attribute("max")
     assert maximum == "100"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, TITLE, start, tracebacks
+from .conftest import ROOT, TITLE, WebUI, same, start, tracebacks
 from .hosts import Host
 
 WITHOUT_DENOISER = """
@@ -55,9 +56,17 @@ CASES = {
 """What is done to the host before the extension loads, what it then says, and whether it runs."""
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_host_without(host: Host, data: Path, tmp_path: Path, case: str) -> None:
-    code, said, runs = CASES[case]
+FOREIGN_DENOISER = """
+from modules.sd_samplers_cfg_denoiser import CFGDenoiser
+
+forward = CFGDenoiser.forward
+CFGDenoiser.forward = lambda self, *args, **kwargs: forward(self, *args, **kwargs)
+"""
+
+
+@contextmanager
+def changed(host: Host, data: Path, tmp_path: Path, code: str) -> Iterator[WebUI]:
+    """The host with the extension, and with code that runs before that loads."""
     for folder in ("models", "embeddings"):
         (tmp_path / folder).symlink_to(data / folder)
     # The host loads extensions in the order of their names.
@@ -76,9 +85,29 @@ def test_a_host_without(host: Host, data: Path, tmp_path: Path, case: str) -> No
     )
     (tmp_path / "extensions" / "lazy-negative").symlink_to(ROOT)
     with contextmanager(start)(host, tmp_path) as webui:
+        yield webui
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_host_without(host: Host, data: Path, tmp_path: Path, case: str) -> None:
+    code, said, runs = CASES[case]
+    with changed(host, data, tmp_path, code) as webui:
         log = webui.log.read_text(errors="replace")
         assert log.count("Lazy Negative") == log.count(said) == 1
         assert [one for one in tracebacks(log) if "lazyneg" in one] == []
         assert (TITLE.lower() in webui.get("scripts")["txt2img"]) == runs
         asked = {"alwayson_scripts": {TITLE: {"args": [True, 1]}}} if runs else {}
         assert ("LazyNeg" in webui(steps=2, **asked).infotext) == runs
+
+
+def test_a_denoiser_that_is_not_known(host: Host, data: Path, tmp_path: Path) -> None:
+    """Only what takes another conditioning is refused, and all else works."""
+    with changed(host, data, tmp_path, FOREIGN_DENOISER) as webui:
+        for about in ({"area": 20}, {"adaptive": True}):
+            refused = webui([{"enabled": True, "critical_step": 1, **about}], steps=3)
+            error = refused.params["LazyNeg error"]
+            assert error.startswith(
+                "area and adaptive cannot be had here, as this WebUI's denoiser"
+            )
+            assert same(refused, webui(steps=3))
+        assert not same(webui([True, 1], steps=3), webui(steps=3))
