@@ -154,8 +154,8 @@ def test_pictures_are_independent_and_inputs_kept(area: int, adaptive: bool) -> 
             found = guidance.uncond(*runs[picture][call], 0)
             assert torch.equal(found, alone[picture][call])
     for run, before in zip(runs, kept, strict=True):
-        for call, outputs_before in zip(run, before, strict=True):
-            assert all(map(torch.equal, call, outputs_before))
+        for now, unchanged in zip(run, before, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(now, unchanged, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
