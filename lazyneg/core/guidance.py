@@ -1,8 +1,9 @@
-"""Where, and while, the negative prompt acts: read off what it changes in the model's output.
+"""Where, and while, the negative prompt acts: read off the model's outputs.
 
-In each position of the latent the negative prompt is a push, ``d = negative - empty``, the
-difference of the model's outputs for the negative and for the empty prompt at the same latent.
-Where nothing is to be removed it can only do harm.
+At one and the same latent the outputs for the empty prompt, the prompt and the negative prompt are
+three points. The step from the empty one to the prompt's is what the prompt asks for; the step to
+the negative's, ``d = negative - empty``, is what the negative prompt would take away, and where
+nothing is to be removed it can only do harm.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ON = 0.35
-"""Evidence above which the negative prompt acts again in a picture."""
-OFF = 0.2
-"""Evidence below which it does not act any longer."""
-PUSH = 1.5
-"""How many times as strongly it acts where it acts in a part of the picture only."""
+AWAKE = 0.45
+"""Presence above which the negative prompt begins to act in a picture: its object is coming."""
+ASLEEP = 0.2
+"""Presence at or below which it does not act, however often it did before: its object is gone."""
+PUSH = 3.0
+"""How strongly it acts in a part of the picture: so many times the presence (½ where the prompt's
+output is as near to the negative's as to the empty one's, hence as strongly as always-on at ⅓)."""
 
 
 class Guidance:
     """The choice for one picture in one pass; it keeps what it saw of it.
 
     All outputs are those of one denoiser call for one picture, without the batch's dimension. They
-    may be of any kind (noise, velocity, denoised latent): nothing depends on their scale.
+    may be of any kind (noise, velocity, denoised latent), as only ratios of differences within a
+    call count.
 
     Args:
         area: Percent of the positions of the latent in which the negative prompt acts, 1 to 100:
             those where it changes most, as SEGA chooses where its edits act (arXiv 2301.12247).
-        adaptive: Whether it acts only while the prompt's own push contains the negative's
-            direction: by the projection ``<a, d> / <d, d>`` that CRG (arXiv 2606.29801) asks for
-            its sign, on the mean of the calls so far.
+        adaptive: Whether it acts only from the first call in which its object is coming, see
+            :func:`presence`, and then in those in which it is not gone.
 
     Attributes:
         acted: Whether the negative prompt acted in the last call.
@@ -42,10 +44,9 @@ class Guidance:
     def __init__(self, area: int, adaptive: bool) -> None:
         self.area = area
         self.adaptive = adaptive
-        self.acted = True
+        self.acted = False
         self.over = False
-        self._evidence = 0.0
-        self._calls = 0
+        self._awake = False
 
     def uncond(self, cond: Tensor, empty: Tensor, negative: Tensor, channels: int) -> Tensor:
         """The unconditional output to guide by.
@@ -59,26 +60,45 @@ class Guidance:
             channels: Dimension of the channels.
 
         Returns:
-            Output of the same shape: ``empty`` itself where the negative prompt does not act.
+            Output of the same shape: ``empty`` itself if the negative prompt does not act,
+            ``negative`` itself if it acts everywhere, and else, at the chosen positions,
+            ``empty + push * d``, where ``push`` is 1, or with ``adaptive``
+            ``PUSH * presence``.
         """
-        push = negative.float() - empty.float()
-        self.acted = self._acts(cond.float() - empty.float(), push)
+        d = negative.float() - empty.float()
+        present = presence(cond.float() - empty.float(), d)
+        self.acted = self._acts(present) and bool(d.any())
         if not self.acted:
             return empty
         if self.area == 100:
             return negative
-        chosen = strongest(push, self.area, channels)
-        return torch.where(chosen, (empty.float() + PUSH * push).to(empty), empty)
+        push = PUSH * present if self.adaptive else 1.0
+        chosen = strongest(d, self.area, channels)
+        return torch.where(chosen, (empty.float() + push * d).to(empty), empty)
 
-    def _acts(self, asked: Tensor, push: Tensor) -> bool:
-        norm = (push * push).sum().item()
-        if not norm:
-            return False
-        if not self.adaptive:
-            return True
-        self._evidence += (asked * push).sum().item() / norm
-        self._calls += 1
-        return self._evidence / self._calls > (OFF if self.acted else ON)
+    def _acts(self, present: float) -> bool:
+        self._awake |= present > AWAKE
+        return not self.adaptive or (self._awake and present > ASLEEP)
+
+
+def presence(a: Tensor, d: Tensor) -> float:
+    """How much of what the negative prompt names the prompt is drawing at this latent.
+
+    The two distances whose difference CRG (arXiv 2606.29801) takes, ``|a|`` from the empty
+    prompt's output to the prompt's and ``|a - d|`` from the negative's to the prompt's, as
+    ``|a| / (|a| + |a - d|)``. While the latent holds none of it, ``d`` is large beside ``a``.
+    Once it holds it, the negative prompt has nothing to add and ``d`` is small beside ``a``.
+
+    Args:
+        a: What the prompt asks for, prompt - empty, of any shape.
+        d: What the negative prompt changes, negative - empty, of the same shape.
+
+    Returns:
+        0 to 1; above ½ the prompt's output is nearer to the negative's than to the empty one's.
+    """
+    asked, apart = a.norm().item(), (a - d).norm().item()
+    # Both are 0 only if all three outputs are the same.
+    return asked / (asked + apart) if asked else 0.0
 
 
 def strongest(push: Tensor, area: int, channels: int) -> Tensor:

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lazyneg.core.guidance import ASLEEP, AWAKE, PUSH, Guidance, presence, strongest
+
+LAYOUTS = [((4, 16, 12), 0), ((3, 5, 8, 8), 0), ((64, 16), 1), ((5, 7, 9, 4), 3)]
+"""Shapes of one picture's outputs, and which dimension is the channels'."""
+
+layouts = st.sampled_from(LAYOUTS)
+areas = st.integers(1, 100)
+seeds = st.integers(0, 2**16)
+
+
+def outputs(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The three outputs by lot, as float32."""
+    lot = torch.Generator().manual_seed(seed)
+    cond, empty, negative = torch.randn((3, *shape), generator=lot)
+    return cond, empty, negative
+
+
+def seen(empty: Tensor, negative: Tensor, presence: float) -> Tensor:
+    """An output for the prompt between the two others, with this presence of the negative."""
+    return empty + presence * (negative - empty)
+
+
+@given(layout=layouts, area=st.just(100) | areas, seed=seeds)
+def test_never_acting_gives_the_empty_output_itself(
+    layout: tuple[tuple[int, ...], int], area: int, seed: int
+) -> None:
+    shape, channels = layout
+    guidance = Guidance(area, adaptive=True)
+    for call in range(3):
+        _, empty, negative = outputs(shape, seed + call)
+        cond = empty - (negative - empty) / 10
+        assert guidance.uncond(cond, empty, negative, channels) is empty
+        assert not guidance.acted
+
+
+@given(layout=layouts, adaptive=st.booleans(), seed=seeds)
+def test_acting_everywhere_gives_the_negative_output_itself(
+    layout: tuple[tuple[int, ...], int], adaptive: bool, seed: int
+) -> None:
+    shape, channels = layout
+    guidance = Guidance(100, adaptive)
+    for call in range(3):
+        _, empty, negative = outputs(shape, seed + call)
+        cond = seen(empty, negative, 0.9)
+        assert guidance.uncond(cond, empty, negative, channels) is negative
+        assert guidance.acted
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("area", [1, 10, 100])
+@pytest.mark.parametrize(("shape", "channels"), LAYOUTS)
+def test_a_negative_prompt_that_changes_nothing_does_not_act(
+    shape: tuple[int, ...], channels: int, area: int, adaptive: bool
+) -> None:
+    cond, empty, _ = outputs(shape, 0)
+    guidance = Guidance(area, adaptive)
+    for prompt in (cond, empty):
+        assert guidance.uncond(prompt, empty, empty.clone(), channels) is empty
+        assert not guidance.acted
+
+
+@given(layout=layouts, area=st.integers(1, 99), seed=seeds)
+def test_a_mask_alone_is_that_share_of_the_positions_with_the_negative_output(
+    layout: tuple[tuple[int, ...], int], area: int, seed: int
+) -> None:
+    shape, channels = layout
+    cond, empty, negative = outputs(shape, seed)
+    uncond = Guidance(area, adaptive=False).uncond(cond, empty, negative, channels)
+    chosen = (uncond != empty).any(channels)
+    assert chosen.sum() == math.ceil(chosen.numel() * area / 100)
+    there = chosen.unsqueeze(channels).expand(shape)
+    assert torch.equal(uncond[there], (empty + (negative - empty))[there])
+    assert torch.equal(uncond[~there], empty[~there])
+
+
+@pytest.mark.parametrize(("shape", "channels"), LAYOUTS)
+def test_a_mask_lies_where_the_negative_prompt_changes_most(
+    shape: tuple[int, ...], channels: int
+) -> None:
+    push = torch.full(shape, 0.01)
+    # A block of two positions in every direction but the channels'.
+    block = tuple(slice(None) if dim == channels else slice(2, 4) for dim in range(len(shape)))
+    push[block] = 1.0
+    inside = torch.zeros(shape, dtype=torch.bool)
+    inside[block] = True
+    positions = inside.any(channels)
+    area = math.floor(100 * int(positions.sum()) / positions.numel())
+    chosen = strongest(push, max(area, 1), channels)
+    assert chosen.shape == tuple(1 if dim == channels else n for dim, n in enumerate(shape))
+    assert chosen.squeeze(channels)[positions].any()
+    assert not chosen.squeeze(channels)[~positions].any()
+
+
+def test_the_push_in_a_mask_grows_with_the_presence() -> None:
+    _, empty, negative = outputs((4, 16, 16), 0)
+    guidance = Guidance(10, adaptive=True)
+    for present in (0.9, 0.5, 0.3):
+        uncond = guidance.uncond(seen(empty, negative, present), empty, negative, 0)
+        there = uncond != empty
+        pushed = ((uncond - empty)[there] / (negative - empty)[there]).mean().item()
+        assert pushed == pytest.approx(PUSH * present, rel=1e-4)
+
+
+@pytest.mark.parametrize("area", [10, 100])
+def test_it_begins_when_the_object_comes_and_rests_while_it_is_gone(area: int) -> None:
+    _, empty, negative = outputs((4, 8, 8), 0)
+    between, low, high = (AWAKE + ASLEEP) / 2, ASLEEP - 0.05, AWAKE + 0.05
+    acted = []
+    guidance = Guidance(area, adaptive=True)
+    for present in (between, low, between, high, between, low, low, between, high):
+        guidance.uncond(seen(empty, negative, present), empty, negative, 0)
+        acted.append(guidance.acted)
+    assert acted == [False, False, False, True, True, False, False, True, True]
+
+
+@given(layout=layouts, area=areas, adaptive=st.booleans(), seed=seeds, power=st.integers(-9, 9))
+def test_the_scale_of_a_calls_outputs_does_not_matter(
+    layout: tuple[tuple[int, ...], int], area: int, adaptive: bool, seed: int, power: int
+) -> None:
+    shape, channels = layout
+    plain, scaled = Guidance(area, adaptive), Guidance(area, adaptive)
+    for call in range(3):
+        cond, empty, negative = outputs(shape, seed + call)
+        # Powers of two, of either sign and others in every call, are free of rounding.
+        factor = (-1) ** call * 2.0 ** (power * (call - 1))
+        expected = plain.uncond(cond, empty, negative, channels)
+        found = scaled.uncond(cond * factor, empty * factor, negative * factor, channels)
+        assert scaled.acted == plain.acted
+        assert torch.equal(found, expected * factor)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("area", [10, 100])
+def test_pictures_are_independent_and_inputs_kept(area: int, adaptive: bool) -> None:
+    runs = [[outputs((4, 8, 8), seed + 10 * call) for call in range(4)] for seed in range(3)]
+    kept = [[[output.clone() for output in call] for call in run] for run in runs]
+    alone = []
+    for run in runs:
+        guidance = Guidance(area, adaptive)
+        alone.append([guidance.uncond(*call, 0) for call in run])
+    together = [Guidance(area, adaptive) for _ in runs]
+    for call in range(4):
+        for picture, guidance in enumerate(together):
+            found = guidance.uncond(*runs[picture][call], 0)
+            assert torch.equal(found, alone[picture][call])
+    for run, before in zip(runs, kept, strict=True):
+        for now, unchanged in zip(run, before, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(now, unchanged, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("area", [10, 100])
+@pytest.mark.parametrize(("shape", "channels"), LAYOUTS)
+def test_half_precision_is_computed_in_single_precision_and_given_back(
+    shape: tuple[int, ...], channels: int, area: int, dtype: torch.dtype
+) -> None:
+    cond, empty, negative = (output.to(dtype) for output in outputs(shape, 0))
+    cond = seen(empty, negative, 0.7)
+    found = Guidance(area, True).uncond(cond, empty, negative, channels)
+    single = Guidance(area, True).uncond(cond.float(), empty.float(), negative.float(), channels)
+    assert found.dtype == dtype
+    assert torch.equal(found, single.to(dtype))
+
+
+def test_large_half_precision_outputs_do_not_overflow() -> None:
+    _, empty, negative = (3e4 * output.clamp(-1, 1) for output in outputs((4, 64, 64), 0))
+    cond = seen(empty, negative, 0.7)
+    uncond = Guidance(10, True).uncond(cond.half(), empty.half(), negative.half(), 0)
+    assert (uncond != empty.half()).any()
+
+
+@given(seed=seeds, angle=st.floats(-2, 2))
+def test_presence_is_above_a_half_where_the_prompt_is_nearer_to_the_negative(
+    seed: int, angle: float
+) -> None:
+    cond, empty, negative = outputs((4, 6, 6), seed)
+    a, d = cond - empty + angle * (negative - empty), negative - empty
+    present = presence(a, d)
+    assert 0 <= present <= 1
+    assert (present > 0.5) == (a.norm() > (a - d).norm())
+
+
+def test_presence_at_its_ends() -> None:
+    _, empty, negative = outputs((4, 6, 6), 0)
+    d = negative - empty
+    assert presence(torch.zeros_like(d), d) == 0
+    assert presence(d, d) == 1
+    assert presence(torch.zeros_like(d), torch.zeros_like(d)) == 0
