@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-AWAKE = 0.45
+AWAKE = 0.44
 """Presence above which the negative prompt begins to act in a picture: its object is coming."""
 ASLEEP = 0.2
 """Presence at or below which it does not act, however often it did before: its object is gone."""
-PUSH = 3.0
-"""How strongly it acts in a part of the picture: so many times the presence (½ where the prompt's
-output is as near to the negative's as to the empty one's, hence as strongly as always-on at ⅓)."""
+OVER = 0.09
+"""Presence below which it does not act any more: its object is gone for good, or never came."""
+PUSH = 1.5
+"""How strongly an adaptive negative prompt acts in a part of the picture, always-on's being 1."""
 
 
 class Guidance:
@@ -62,8 +63,7 @@ class Guidance:
         Returns:
             Output of the same shape: ``empty`` itself if the negative prompt does not act,
             ``negative`` itself if it acts everywhere, and else, at the chosen positions,
-            ``empty + push * d``, where ``push`` is 1, or with ``adaptive``
-            ``PUSH * presence``.
+            ``empty + push * d``, where ``push`` is 1, or :data:`PUSH` if adaptive.
         """
         d = negative.float() - empty.float()
         present = presence(cond.float() - empty.float(), d)
@@ -72,13 +72,16 @@ class Guidance:
             return empty
         if self.area == 100:
             return negative
-        push = PUSH * present if self.adaptive else 1.0
+        push = PUSH if self.adaptive else 1.0
         chosen = strongest(d, self.area, channels)
         return torch.where(chosen, (empty.float() + push * d).to(empty), empty)
 
     def _acts(self, present: float) -> bool:
+        if not self.adaptive:
+            return True
         self._awake |= present > AWAKE
-        return not self.adaptive or (self._awake and present > ASLEEP)
+        self.over = present < OVER
+        return self._awake and present > ASLEEP
 
 
 def presence(a: Tensor, d: Tensor) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lazyneg.core.guidance import ASLEEP, AWAKE, PUSH, Guidance, presence, strongest
+from lazyneg.core.guidance import ASLEEP, AWAKE, OVER, PUSH, Guidance, presence, strongest
 
 LAYOUTS = [((4, 16, 12), 0), ((3, 5, 8, 8), 0), ((64, 16), 1), ((5, 7, 9, 4), 3)]
 """Shapes of one picture's outputs, and which dimension is the channels'."""
@@ -101,14 +101,26 @@ def test_a_mask_lies_where_the_negative_prompt_changes_most(
     assert not chosen.squeeze(channels)[~positions].any()
 
 
-def test_the_push_in_a_mask_grows_with_the_presence() -> None:
+@pytest.mark.parametrize(("adaptive", "push"), [(False, 1), (True, PUSH)])
+def test_the_push_in_a_mask(adaptive: bool, push: float) -> None:
     _, empty, negative = outputs((4, 16, 16), 0)
-    guidance = Guidance(10, adaptive=True)
+    guidance = Guidance(10, adaptive)
     for present in (0.9, 0.5, 0.3):
         uncond = guidance.uncond(seen(empty, negative, present), empty, negative, 0)
         there = uncond != empty
         pushed = ((uncond - empty)[there] / (negative - empty)[there]).mean().item()
-        assert pushed == pytest.approx(PUSH * present, rel=1e-4)
+        assert pushed == pytest.approx(push, rel=1e-4)
+
+
+def test_it_is_over_when_the_object_is_gone_for_good() -> None:
+    _, empty, negative = outputs((4, 8, 8), 0)
+    guidance = Guidance(100, adaptive=True)
+    for present, over in ((AWAKE + 0.05, False), (OVER + 0.02, False), (OVER - 0.02, True)):
+        guidance.uncond(seen(empty, negative, present), empty, negative, 0)
+        assert guidance.over is over
+    always = Guidance(10, adaptive=False)
+    always.uncond(seen(empty, negative, 0.01), empty, negative, 0)
+    assert not always.over
 
 
 @pytest.mark.parametrize("area", [10, 100])
