@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-AWAKE = 0.44
+AWAKE = 0.47
 """Presence above which the negative prompt begins to act in a picture: its object is coming."""
 ASLEEP = 0.2
 """Presence at or below which it does not act, however often it did before: its object is gone."""
