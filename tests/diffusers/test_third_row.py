@@ -48,14 +48,14 @@ UNETS = [
 ]
 
 UNSEEN = {
-    "sd": ("cat", "a"),
-    "sd img2img": ("cat", "a"),
-    "sd inpaint": ("cat", "a"),
-    "sd controlnet": ("low quality, ugly", "a"),
-    "sd3": ("low quality, ugly", "zzzz"),
-    "flux": ("cat", "a"),
+    "sd": ("a", "cat"),
+    "sd img2img": ("a", "cat"),
+    "sd inpaint": ("a", "cat"),
+    "sd controlnet": ("a", "low quality, ugly"),
+    "sd3": ("zzzz", "low quality, ugly"),
+    "flux": ("a", "cat"),
 }
-"""Prompts that push away from where these negative prompts do."""
+"""Prompts that push little beside these negative prompts, and elsewhere."""
 
 REFUSED = {
     ("flux", "area"): "several dimensions can be its channels",
