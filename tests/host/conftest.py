@@ -51,6 +51,7 @@ OPTIONS = {
     "pad_cond_uncond": False,
     "pad_cond_uncond_v0": False,
     "persistent_cond_cache": True,
+    "s_min_uncond": 0.0,
     "skip_early_cond": 0.0,
     "sdxl_zero_neg": True,
     # Neo counts a refiner's switch by the noise level otherwise.
