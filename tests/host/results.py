@@ -26,6 +26,7 @@ FEATURES = {
     "Model families, refiner": ("test_models",),
     "Prompt tag": ("test_tag",),
     "X/Y/Z plot": ("test_xyz_plot",),
+    "Area and adaptive": ("test_choice",),
     "Nothing leaks between requests": ("test_leaks",),
     "Accordion in a browser": (
         "test_timeline",
