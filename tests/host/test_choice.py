@@ -177,12 +177,15 @@ def test_the_batch_is_what_its_pictures_are_alone(webui: WebUI) -> None:
     # The first is the grid.
     assert len(together.pngs) == 3
     pictures = together.pixels_of([1, 2])
-    assert rows(together) == [4, 5, 5, 6, 6, 6, 5, 5]
+    asked = np.zeros(STEPS, int)
     for number, tag in enumerate(("", ", <lazyneg:3:6>")):
-        alone = webui(about, prompt=prompt + tag, seed=1 + number)
+        alone = webui(about, prompt=prompt + tag, seed=1 + number, support={"rows": True})
+        asked += np.array(rows(alone)) - 2
         assert np.abs(alone.pixels[0].astype(int) - pictures[number]).max() <= 1
         assert acted(alone) == [acted(together)[number]]
     assert len({*acted(together)}) == 2
+    assert rows(together) == [*(4 + asked)]
+    assert asked.any()
 
 
 @pytest.mark.usefixtures("grids")
