@@ -170,6 +170,7 @@ def test_the_batch_is_what_its_pictures_are_alone(webui: WebUI) -> None:
         about,
         support={"rows": True},
         prompt=f"{prompt}|<lazyneg:3:6>",
+        negative_prompt=ALWAYS,
         batch_size=2,
         script_name="prompt matrix",
         script_args=[False, True, "positive", "comma", 0],
@@ -179,7 +180,8 @@ def test_the_batch_is_what_its_pictures_are_alone(webui: WebUI) -> None:
     pictures = together.pixels_of([1, 2])
     asked = np.zeros(STEPS, int)
     for number, tag in enumerate(("", ", <lazyneg:3:6>")):
-        alone = webui(about, prompt=prompt + tag, seed=1 + number, support={"rows": True})
+        request = {"prompt": prompt + tag, "negative_prompt": ALWAYS, "seed": 1 + number}
+        alone = webui(about, **request, support={"rows": True})
         asked += np.array(rows(alone)) - 2
         assert np.abs(alone.pixels[0].astype(int) - pictures[number]).max() <= 1
         assert acted(alone) == [acted(together)[number]]
