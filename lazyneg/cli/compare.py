@@ -258,7 +258,7 @@ def _short(value: str) -> str:
 def _settings(job: Infotext, delay: Mapping[str, object]) -> Settings:
     """The delay that an infotext has, and what the command line says besides."""
     given = {name: value for name, value in delay.items() if value is not None}
-    if tag.cut(job.prompt)[1] and given.keys() & {"critical_step", "unit", "stop_step"}:
+    if tag.cut(job.prompt)[1] and given.keys() - {*tag.KEPT}:
         options.say(
             "the prompt has a <lazyneg:…> tag: it decides in place of the options for steps"
         )

@@ -66,8 +66,7 @@ class Guidance:
             ``empty + push * d``, where ``push`` is 1, or :data:`PUSH` if adaptive.
         """
         d = negative.float() - empty.float()
-        present = presence(cond.float() - empty.float(), d)
-        self.acted = self._acts(present) and bool(d.any())
+        self.acted = self._acts(cond.float() - empty.float(), d) and bool(d.any())
         if not self.acted:
             return empty
         if self.area == 100:
@@ -76,9 +75,10 @@ class Guidance:
         chosen = strongest(d, self.area, channels)
         return torch.where(chosen, (empty.float() + push * d).to(empty), empty)
 
-    def _acts(self, present: float) -> bool:
+    def _acts(self, a: Tensor, d: Tensor) -> bool:
         if not self.adaptive:
             return True
+        present = presence(a, d)
         self._awake |= present > AWAKE
         self.over = present < OVER
         return self._awake and present > ASLEEP

@@ -60,6 +60,14 @@ class Setting:
     suffix: str = ""
     choices: tuple[str, ...] = ()
 
+    @property
+    def slider(self) -> tuple[int, int] | None:
+        """What a slider offers, from and to; ``None`` if the setting is no number."""
+        if self.in_steps:
+            return 0, max(SLIDER_MAXIMUM.values())
+        whole = isinstance(self.default, int) and not isinstance(self.default, bool)
+        return (self.minimum, self.maximum) if whole else None
+
     def read(self, text: str) -> object:
         """The value that a text in an infotext stands for, where it is not one of steps.
 

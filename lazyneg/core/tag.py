@@ -17,7 +17,7 @@ ALLOWED = f"<{NAME}:5>, <{NAME}:25%>, <{NAME}:5:15>"
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """What the WebUI cuts out of a prompt, our tag among it."""
 
-_KEPT = ("early_prompt", "area", "adaptive")
+KEPT = ("early_prompt", "area", "adaptive")
 """Settings of which a tag says nothing."""
 
 _ALIKE = re.compile(
@@ -69,11 +69,6 @@ class Picture:
         """As :meth:`Settings.delays`."""
         return self._of(hires_pass).delays(hires_pass=hires_pass)
 
-    @property
-    def chooses(self) -> bool:
-        """As :attr:`Settings.chooses`."""
-        return self.first.chooses
-
     def _of(self, hires_pass: bool) -> Settings:
         return self.hires if hires_pass else self.first
 
@@ -96,7 +91,7 @@ def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | Non
         "unit": amounts[0][1],
         "stop_step": amounts[1][0] if len(amounts) > 1 else None,
         "hires": "same",
-        **{name: getattr(settings, name) for name in _KEPT},
+        **{name: getattr(settings, name) for name in KEPT},
     }
     try:
         return Settings.parse(values)

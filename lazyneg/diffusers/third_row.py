@@ -157,9 +157,9 @@ class ThirdRow:
         """
         place = id(module), self._calls[id(module)]
         self._calls[id(module)] += 1
-        # Before the call: models take lists apart.
-        negative = replaced(_copied(given), self._received)
-        blanks, givens = dict(leaves(blank)), dict(leaves(negative))
+        # Of lists of its own, before the call: models take them apart.
+        blanks, givens = dict(leaves(blank)), {**dict(leaves(given)), **self._received}
+        negative = replaced(given, givens)
         sample, listed = sample_of(module, blanks)
         output = module(*blank[0], **blank[1])
         differing = [
@@ -357,14 +357,6 @@ class _Cache:
         with self.context("lazyneg", *self.args[1:], **about):
             yield
         self.entered.enter_context(self.context(*self.args, **self.kwargs))
-
-
-def _copied(value: Any) -> Any:
-    """``value`` in dicts, lists and tuples of its own."""
-    if not isinstance(value, (dict, list, tuple)):
-        return value
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return replaced(value, {(key,): _copied(item) for key, item in items})
 
 
 def channels_of(module: torch.nn.Module, output: Tensor) -> int:

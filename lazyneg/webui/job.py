@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from modules import extra_networks, shared
 
 from lazyneg.core import tag
-from lazyneg.core.guidance import Guidance
 from lazyneg.core.settings import ACTED_KEYS, ERROR_KEY, SETTINGS, Settings, SettingsError
 from lazyneg.core.tag import Picture
 from lazyneg.core.window import spans
 from lazyneg.webui.host import third_row
 
 if TYPE_CHECKING:
+    from lazyneg.core.guidance import Guidance
     from lazyneg.webui.host.steps import StepCounter
 
 JOB = "lazyneg_job"

@@ -10,7 +10,7 @@ import gradio as gr
 from modules import shared
 from modules.options import OptionHTML, OptionInfo
 
-from lazyneg.core.settings import SETTINGS, SLIDER_MAXIMUM, Setting
+from lazyneg.core.settings import SETTINGS, Setting
 from lazyneg.webui.job import INFOTEXT_AT_ZERO
 
 SECTION = ("lazyneg", "Lazy Negative")
@@ -50,12 +50,10 @@ def _option(setting: Setting) -> str:
 def _info(setting: Setting) -> OptionInfo:
     component: Any = None
     about: dict[str, Any] = {}
-    if setting.in_steps:
+    if setting.slider:
         component = gr.Slider
-        about = {"minimum": 0, "maximum": max(SLIDER_MAXIMUM.values()), "step": 1}
-    elif isinstance(setting.default, int) and not isinstance(setting.default, bool):
-        component = gr.Slider
-        about = {"minimum": setting.minimum, "maximum": setting.maximum, "step": 1}
+        minimum, maximum = setting.slider
+        about = {"minimum": minimum, "maximum": maximum, "step": 1}
     elif setting.choices:
         component = gr.Radio
         about = {"choices": list(setting.choices)}

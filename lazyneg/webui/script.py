@@ -99,14 +99,13 @@ class LazyNegativeScript(scripts.Script):
             "value": setting.default,
             "elem_id": self.elem_id(name),
         }
-        if setting.in_steps:
-            return gr.Slider(minimum=0, maximum=max(SLIDER_MAXIMUM.values()), step=1, **about)
+        if setting.slider:
+            minimum, maximum = setting.slider
+            return gr.Slider(minimum=minimum, maximum=maximum, step=1, **about)
         if setting.choices:
             return gr.Radio(choices=list(setting.choices), **about)
         if isinstance(setting.default, bool):
             return gr.Checkbox(**about)
-        if isinstance(setting.default, int):
-            return gr.Slider(minimum=setting.minimum, maximum=setting.maximum, step=1, **about)
         return gr.Textbox(lines=1, **about)
 
 

@@ -21,7 +21,7 @@ from diffusers import (
 import lazyneg
 from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import spliced, swapped, third_row
-from tests.diffusers.tiny import _t5, _t5_tokenizer, pipeline, request, unet
+from tests.diffusers.tiny import OwnLoop, _t5, _t5_tokenizer, pipeline, request, unet
 
 
 @pytest.fixture
@@ -174,19 +174,14 @@ def test_percent_of_a_run_that_begins_later(percent: int, step: int) -> None:
     assert torch.equal(pipe(**arguments())[0], expected)
 
 
-class ByNumber(StableDiffusionPipeline):
+class ByNumber(OwnLoop):
     """Its loop counts, and takes the timesteps one by one."""
 
     bar = True
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str | None = None, **more: Any) -> Any:
-        positive, negative = self.encode_prompt(
-            prompt, "cpu", 1, True, negative_prompt=negative_prompt
-        )
-        embeds = torch.cat([negative, positive])
-        self.scheduler.set_timesteps(more["num_inference_steps"])
-        latents = torch.randn(1, 4, 8, 8, generator=more["generator"])
+        embeds, latents = self.begun(prompt, negative_prompt, **more)
         steps = range(len(self.scheduler.timesteps))
         for i in self.progress_bar(steps) if self.bar else steps:
             t = self.scheduler.timesteps[i]

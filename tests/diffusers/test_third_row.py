@@ -18,7 +18,6 @@ from diffusers import (
     PyramidAttentionBroadcastConfig,
     StableDiffusionControlNetPipeline,
     StableDiffusionInstructPix2PixPipeline,
-    StableDiffusionPipeline,
     StableDiffusionSAGPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
@@ -33,6 +32,7 @@ from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop, third_row
 from tests.diffusers.tiny import (
     FAMILIES,
+    OwnLoop,
     _stable_diffusion,
     _t5,
     _t5_tokenizer,
@@ -365,17 +365,12 @@ class Counting(AttnProcessor2_0):
         return super().__call__(*args, **kwargs)
 
 
-class Corrected(StableDiffusionPipeline):
+class Corrected(OwnLoop):
     """Denoises twice in a step, once where the first time leads."""
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str | None = None, **more: Any) -> Any:
-        positive, negative = self.encode_prompt(
-            prompt, "cpu", 1, True, negative_prompt=negative_prompt
-        )
-        embeds = torch.cat([negative, positive])
-        self.scheduler.set_timesteps(more["num_inference_steps"])
-        latents = torch.randn(1, 4, 8, 8, generator=more["generator"])
+        embeds, latents = self.begun(prompt, negative_prompt, **more)
 
         def denoised(at: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             noise = self.unet(torch.cat([at] * 2), t, encoder_hidden_states=embeds).sample

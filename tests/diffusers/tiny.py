@@ -508,6 +508,21 @@ def request(family: str, **more: Any) -> dict[str, Any]:
     }
 
 
+class OwnLoop(StableDiffusionPipeline):
+    """What the tests' own denoising loops begin with."""
+
+    def begun(
+        self, prompt: str, negative_prompt: str | None, **more: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings, those of the negative prompt first, and latents, with timesteps set."""
+        positive, negative = self.encode_prompt(
+            prompt, "cpu", 1, True, negative_prompt=negative_prompt
+        )
+        self.scheduler.set_timesteps(more["num_inference_steps"])
+        latents = torch.randn(1, 4, 8, 8, generator=more["generator"])
+        return torch.cat([negative, positive]), latents
+
+
 def add_ip_adapter(pipe: Any, generator: torch.Generator) -> None:
     """Gives the UNet of Stable Diffusion random weights for embeddings of pictures."""
 
