@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from lazyneg.diffusers import forward_lazy_negative as forward_lazy_negative
     from lazyneg.diffusers import lazy_negative as lazy_negative
     from lazyneg.diffusers import remove as remove
+    from lazyneg.diffusers import sweep_steps as sweep_steps
 
-__all__ = ["apply", "forward_lazy_negative", "lazy_negative", "remove"]
+__all__ = ["apply", "forward_lazy_negative", "lazy_negative", "remove", "sweep_steps"]
 
 
 def __getattr__(name: str) -> Any:

@@ -138,20 +138,21 @@ def _painted(
         )
         return picture, replace(made, prompt=prompt, parameters={**made.parameters, **told})
 
-    made = {
-        # With its tag these would be delayed where they are made again.
-        "plain": painted("plain", job.negative, Settings(), text.strip()),
-        "delayed": painted("delayed", job.negative, tagged, job.prompt),
-        "empty": painted("empty", "", Settings(), text.strip()),
-    }
-    sampler = made["plain"][1].parameters["Sampler"]
+    # In the order in which they have most in common. With its tag plain and empty would be delayed
+    # where they are made again.
+    with painter.sharing():
+        empty = painted("empty", "", Settings(), text.strip())
+        delayed = painted("delayed", job.negative, tagged, job.prompt)
+        plain = painted("plain", job.negative, Settings(), text.strip())
+    made = {"plain": plain, "delayed": delayed, "empty": empty}
+    sampler = plain[1].parameters["Sampler"]
     if sampler not in samplers.SAMPLERS:
         options.say(
             f"the WebUI has no sampler like this model's {sampler}, and takes another for it; "
             "--sampler takes one of the WebUI's"
         )
-    plain = replace(tagged, critical_step=0, stop_step=0, area=100, adaptive=False)
-    labels = [pictures.label(one) for one in (plain, tagged, None)]
+    always = replace(tagged, critical_step=0, stop_step=0, area=100, adaptive=False)
+    labels = [pictures.label(one) for one in (always, tagged, None)]
     row = pictures.side_by_side(
         [(label, picture) for label, (picture, _) in zip(labels, made.values())]
     )

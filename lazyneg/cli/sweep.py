@@ -217,15 +217,16 @@ def sweep(
 def _work(plan: Plan, missing: list[list[str]]) -> str:
     """The size of a sweep, in words."""
     absent = sum(map(len, missing))
-    batches = sum(map(bool, missing))
+    todo = [batch for batch, names in zip(plan.batches, missing, strict=True) if names]
+    steps = sum(sum(strand.steps) for strand in plan.strands(todo))
     pictures = len(plan.paintings) * len(plan.grid.seeds)
     grid = plan.grid
     skipped = f" ({grid.skipped} skipped: they stop before they begin)" if grid.skipped else ""
     return (
         f"prompts {len(grid.prompts)}, negatives {len(grid.negatives)}, settings "
         f"{len(grid.settings)}{skipped}, seeds {len(grid.seeds)}\n"
-        f"pictures {pictures}: {pictures - absent} finished, {absent} to make in {batches} batches "
-        f"of up to {grid.batch_size}, {batches * plan.iterations} denoiser steps"
+        f"pictures {pictures}: {pictures - absent} finished, {absent} to make in {len(todo)} "
+        f"batches of up to {grid.batch_size}, {steps} denoiser steps"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from lazyneg.core.settings import Settings, SettingsError
 from lazyneg.diffusers.blank import Early, Parameters, early_name, negative_names
 from lazyneg.diffusers.delay import delayed_call
 from lazyneg.diffusers.leaves import leaves
+from lazyneg.diffusers.rehearsal import Randomness
+from lazyneg.diffusers.sharing import Tape
 from lazyneg.diffusers.standins import plain_class
 
 Pipeline = TypeVar("Pipeline")
@@ -273,3 +275,81 @@ def forward_lazy_negative(
     early = {name: kwargs.pop(name) for name in _early_names(self) if name in kwargs}
     state = _state(self, critical_step, unit, stop_step, early_prompt, area, adaptive, early)
     return delayed_call(self, plain_class(self), state.settings, state.early, args, kwargs)
+
+
+def sweep_steps(
+    pipe: Any,
+    *args: Any,
+    critical_steps: Iterable[int],
+    unit: str = "steps",
+    stop_step: int | None = None,
+    early_prompt: str | None = "",
+    area: int = 100,
+    adaptive: bool = False,
+    **kwargs: Any,
+) -> dict[int, Any]:
+    r"""One call of a pipeline with each of several critical steps, to choose by eye.
+
+    Each output is, to the last bit, that of a call of its own with the same generator, but steps
+    that begin alike are computed once: those before the smallest critical step, for one, are the
+    same for all. Meanwhile what the denoisers gave in one call is kept in the CPU's memory. Models
+    that keep something from call to call, such as a cache, are always called.
+
+    ```py
+    >>> made = lazyneg.sweep_steps(
+    ...     pipe, "girl eating pizza", negative_prompt="wearing glasses", critical_steps=range(11)
+    ... )
+    >>> made[5].images[0]
+    ```
+
+    Args:
+        pipe ([`~diffusers.DiffusionPipeline`] or [`~diffusers.ModularPipeline`]):
+            The pipeline. What was applied to it does not matter, and stays.
+        args:
+            The pipeline's own positional arguments.
+        critical_steps (`Iterable[int]`):
+            As `critical_step` in [`apply`]. Some may be past the last step: that is the picture
+            without a negative prompt.
+        unit (`str`, defaults to `"steps"`):
+            As in [`apply`], and so are the next four.
+        stop_step (`int`, *optional*):
+            See there; after all critical steps.
+        early_prompt (`str`, *optional*, defaults to `""`):
+            See there.
+        area (`int`, defaults to 100):
+            See there.
+        adaptive (`bool`, defaults to `False`):
+            See there.
+        kwargs:
+            The pipeline's own named arguments, and early embeddings as in [`apply`]. Random
+            numbers are drawn alike in all calls, with generators given or not.
+
+    Returns:
+        `dict[int, Any]`: What the pipeline returns, by critical step, in the order given.
+
+    Raises:
+        [`~lazyneg.core.settings.SettingsError`]: If a value is not allowed; before any call.
+        [`~lazyneg.diffusers.errors.DelayError`]: If the call cannot be delayed exactly.
+        `TypeError`: If this is not a pipeline that takes a negative prompt.
+    """
+    _check_pipeline(pipe)
+    early = {name: kwargs.pop(name) for name in _early_names(pipe) if name in kwargs}
+    states = {
+        step: _state(pipe, step, unit, stop_step, early_prompt, area, adaptive, early)
+        for step in critical_steps
+    }
+    generators = [leaf for _, leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Generator)]
+    begun = [generator.get_state() for generator in generators]
+    randomness = Randomness()
+    tape = Tape()
+    outputs = {}
+    # The later they part from the call without a negative prompt, the sooner.
+    for step in sorted(states, reverse=True):
+        randomness.restore()
+        for generator, state in zip(generators, begun):
+            generator.set_state(state)
+        settings, instead = states[step].settings, states[step].early
+        outputs[step] = delayed_call(
+            pipe, plain_class(pipe), settings, instead, args, dict(kwargs), tape
+        )
+    return {step: outputs[step] for step in states}

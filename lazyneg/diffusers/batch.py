@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from lazyneg.diffusers.leaves import Path, leaves, replaced, same
 
 Arguments = tuple[Sequence[Any], dict[str, Any]]
 """Positional and named ones of a call."""
+
+Denoising = Callable[[torch.nn.Module, Sequence[Any], dict[str, Any]], Any]
+"""Calls a model with arguments."""
 
 
 @dataclass
@@ -50,12 +53,12 @@ class Extra:
     have_rows: Mapping[Path, bool]
     """Which arguments have a row for each of the batch, where that is known."""
 
-    def made(self, rows: list[int]) -> Mapping[Path, Tensor]:
+    def made(self, rows: list[int], denoising: Denoising) -> Mapping[Path, Tensor]:
         """The tensors of the output for some rows."""
         batch = self.batch
         news = self._sliced(rows) if len(rows) < batch.count else None
         args, kwargs = self.arguments if news is None else replaced(self.arguments, news)
-        tensors = tensors_of(self.module(*args, **kwargs), batch.listed)
+        tensors = tensors_of(denoising(self.module, args, kwargs), batch.listed)
         if news is not None:
             return tensors
         return {path: tensor[rows] for path, tensor in tensors.items()}

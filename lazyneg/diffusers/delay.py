@@ -20,6 +20,7 @@ import torch
 from lazyneg.core.settings import Settings
 from lazyneg.core.window import Window
 from lazyneg.diffusers.ahead import Ahead
+from lazyneg.diffusers.batch import Denoising
 from lazyneg.diffusers.blank import (
     Arguments,
     Early,
@@ -43,6 +44,7 @@ from lazyneg.diffusers.rehearsal import (
     call_arguments,
     fresh,
 )
+from lazyneg.diffusers.sharing import Tape
 from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
 from lazyneg.diffusers.third_row import ThirdRow
 
@@ -52,7 +54,13 @@ _said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def delayed_call(
-    pipe: Any, plain: type, settings: Settings, early: Early, args: Any, kwargs: Any
+    pipe: Any,
+    plain: type,
+    settings: Settings,
+    early: Early,
+    args: Any,
+    kwargs: Any,
+    tape: Tape | None = None,
 ) -> Any:
     """Calls a pipeline with the negative prompt acting only within the settings' window.
 
@@ -63,6 +71,7 @@ def delayed_call(
         early: What takes its place in the other steps.
         args: The user's positional arguments.
         kwargs: The user's named arguments.
+        tape: What this call may have in common with those before it.
 
     Returns:
         What the pipeline returns.
@@ -72,11 +81,11 @@ def delayed_call(
     """
     call: Any = plain.__call__
     if not settings.delays():
-        return call(pipe, *args, **kwargs)
+        return _plain_call(pipe, plain, args, kwargs, tape)
     arguments = Arguments(Parameters.of(pipe, plain), args, kwargs)
     if not has_negative(arguments) and not early.prompt and not early.encoded:
         _say_once(pipe, logging.INFO, "no negative prompt is given: there is nothing to delay")
-        return call(pipe, *args, **kwargs)
+        return _plain_call(pipe, plain, args, kwargs, tape)
     blank = blanked(arguments, early)
     beginning = Beginning(pipe, plain)
     setup: list[Any] = []
@@ -86,11 +95,32 @@ def delayed_call(
         more=functools.partial(Rehearsal, beginning, call, others=setup),
         arguments=blank,
     )
-    run = _Run(pipe, settings, rehearsals, functools.partial(_why_blank_fails, arguments, early))
+    why_blank_fails = functools.partial(_why_blank_fails, arguments, early)
+    run = _Run(pipe, settings, rehearsals, why_blank_fails, _denoising(pipe, args, kwargs, tape))
     own_args, own_kwargs = call_arguments((args, kwargs))
     result = call(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
     run.finish()
     return result
+
+
+def _plain_call(pipe: Any, plain: Any, args: Any, kwargs: Any, tape: Tape | None) -> Any:
+    if tape is None:
+        return plain.__call__(pipe, *args, **kwargs)
+    run = _PlainRun(_denoising(pipe, args, kwargs, tape))
+    own_args, own_kwargs = call_arguments((args, kwargs))
+    return plain.__call__(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
+
+
+def _denoising(pipe: Any, args: Any, kwargs: Any, tape: Tape | None) -> Denoising:
+    """Who calls the denoisers in a call of a pipeline."""
+    if tape is None:
+        return _computed
+    tape.begin(pipe, (args, kwargs))
+    return tape.called
+
+
+def _computed(module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+    return module(*args, **kwargs)
 
 
 def _say_once(pipe: Any, level: int, message: str) -> None:
@@ -198,6 +228,41 @@ def _shapes(given: dict[Path, Any]) -> dict[Path, Any]:
     return {path: leaf.shape for path, leaf in given.items() if isinstance(leaf, torch.Tensor)}
 
 
+class _PlainRun:
+    """Observer of a call in which nothing is delayed, but its steps may be those of others."""
+
+    def __init__(self, denoising: Denoising) -> None:
+        self.denoising = denoising
+        self.loops: list[Loop] = []
+        self.progress_bar = False
+        """Whether a progress bar was opened, and no loop over timesteps was seen since."""
+
+    def iterating(self) -> None:
+        pass
+
+    def looping(self) -> None:
+        self.progress_bar = True
+
+    def scheduled(self, scheduler: Any) -> None:
+        pass
+
+    def stepped(self) -> None:
+        pass
+
+    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        if self.loops:
+            self.progress_bar = False
+        elif not self.progress_bar:
+            return module(*args, **kwargs)
+        return self.denoising(module, args, kwargs)
+
+    def touching(self, module: torch.nn.Module) -> None:
+        pass
+
+    def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return context(*args, **kwargs)
+
+
 class _Run:
     """Observer of the user's call."""
 
@@ -207,11 +272,13 @@ class _Run:
         settings: Settings,
         rehearsals: _Rehearsals,
         why_blank_fails: Callable[[Exception], str],
+        denoising: Denoising,
     ) -> None:
         self.pipe = pipe
         self.settings = settings
         self.rehearsals = rehearsals
         self.why_blank_fails = why_blank_fails
+        self.denoising = denoising
         self.loops: list[Loop] = []
         self.progress_bar = False
         """Whether a progress bar was opened, and no loop over timesteps was seen since."""
@@ -239,7 +306,7 @@ class _Run:
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
         self.guided_later = False
         """Whether something changed after a first step in which nothing differs."""
-        self.third_row = ThirdRow(settings) if settings.chooses else None
+        self.third_row = ThirdRow(settings, denoising) if settings.chooses else None
 
     def iterating(self) -> None:
         if len(self.loops) > 1:
@@ -294,7 +361,7 @@ class _Run:
         if self.first_step:
             return self._first(module, args, kwargs)
         if id(module) in self.setup:
-            return module(*args, **kwargs)
+            return self.denoising(module, args, kwargs)
         if not self.paths:
             self._check_still_unguided(call, module, args, kwargs)
         # Past the last step come checkers and the like.
@@ -303,7 +370,7 @@ class _Run:
             args, kwargs = self._blanked(call, module, args, kwargs)
             if self.third_row:
                 return self.third_row.call(module, given, (args, kwargs), self.paths)
-        return module(*args, **kwargs)
+        return self.denoising(module, args, kwargs)
 
     def touching(self, module: torch.nn.Module) -> None:
         pass
@@ -372,7 +439,7 @@ class _Run:
             output = self.third_row.call(module, arguments, (args, kwargs), self.paths, ahead)
             self.made.append(Made(module, form(output, "blank")))
         else:
-            output = module(*args, **kwargs)
+            output = self.denoising(module, args, kwargs)
             self.made.append(Made(module, output))
         return output
 

@@ -24,6 +24,7 @@ from lazyneg.diffusers.ahead import Ahead
 from lazyneg.diffusers.batch import (
     Arguments,
     Batch,
+    Denoising,
     Extra,
     count_of,
     differing_rows,
@@ -55,10 +56,12 @@ class ThirdRow:
 
     Args:
         settings: How.
+        denoising: Calls the denoisers.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, denoising: Denoising) -> None:
         self.settings = settings
+        self.denoising = denoising
         self.acts = False
         """Whether there is a choice in this step."""
         self._guidances: dict[tuple[int, int], Guidance] = {}
@@ -161,7 +164,7 @@ class ThirdRow:
         blanks, givens = dict(leaves(blank)), {**dict(leaves(given)), **self._received}
         negative = replaced(given, givens)
         sample, listed = sample_of(module, blanks)
-        output = module(*blank[0], **blank[1])
+        output = self.denoising(module, *blank)
         differing = [
             path
             for path in (*paths, *(self._received.keys() - paths))
@@ -334,7 +337,7 @@ class ThirdRow:
         own = self._cache.own() if self._cache else contextlib.nullcontext()
         try:
             with own:
-                return extra.made(rows)
+                return extra.made(rows, self.denoising)
         finally:
             # Other threads may draw too.
             if not randomness.same(Randomness()):

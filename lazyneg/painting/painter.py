@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from PIL.Image import Image
 
 import lazyneg
 from lazyneg.core.settings import Settings
+from lazyneg.diffusers.blank import Early
+from lazyneg.diffusers.delay import delayed_call
 from lazyneg.diffusers.errors import DelayError
+from lazyneg.diffusers.sharing import Tape
+from lazyneg.diffusers.standins import plain_class
 from lazyneg.painting import models
 from lazyneg.painting.infotext import Infotext
 from lazyneg.painting.models import ModelError
@@ -62,6 +67,7 @@ class Painter:
         }
         self.scheduler = self.pipe.scheduler
         self.parameters = inspect.signature(type(self.pipe).__call__).parameters
+        self._tape: Tape | None = None
 
     def paint(self, job: Infotext, settings: Settings, title: str) -> tuple[Image, Infotext]:
         """Paints one picture; see :meth:`paint_batch`.
@@ -99,8 +105,7 @@ class Painter:
             # Its noise does not come from the pipeline's generators.
             self.pipe.scheduler.noise_sampler_seed = list(seeds)
         try:
-            with self._delayed(settings, wanted):
-                result = self.pipe(**self._arguments(job, seeds))
+            result = self._called(self._of_the_loop(settings, wanted), self._arguments(job, seeds))
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             batch = ", a smaller --batch-size" if len(seeds) > 1 else ""
             raise ModelError(
@@ -116,6 +121,19 @@ class Painter:
             (picture, self._infotext(job, sampler, seed, picture, settings))
             for seed, picture in zip(seeds, result.images, strict=True)
         ]
+
+    @contextlib.contextmanager
+    def sharing(self) -> Iterator[None]:
+        """What is painted within this context computes no step that the painting before it has.
+
+        The pictures are the same. Meanwhile the outputs of the denoiser for one batch are kept, as
+        large as its latents in all steps, but twice for guidance.
+        """
+        self._tape = Tape()
+        try:
+            yield
+        finally:
+            self._tape = None
 
     def made_with(self) -> dict[str, str]:
         """All besides a request that makes a difference to its picture."""
@@ -197,28 +215,24 @@ class Painter:
         }
         return Infotext(job.prompt, job.negative, made)
 
-    def _delayed(
-        self, settings: Settings, wanted: Mapping[str, str]
-    ) -> contextlib.AbstractContextManager[Any]:
-        if not settings.enabled:
-            return contextlib.nullcontext()
-        begin, unit, stop = settings.critical_step, settings.unit, settings.stop_step or None
-        if (iterations := models.evaluations(self.pipe)) > 1:
-            # The loop counts each evaluation, the settings count steps.
-            window = settings.window(int(wanted["Steps"]))
-            begin, unit = window.critical * iterations, "steps"
-            stop = window.stop and window.stop * iterations
-            if window.stop is not None and window.stop <= window.critical:
-                begin, stop = window.steps * iterations, None
-        return lazyneg.lazy_negative(
-            self.pipe,
-            begin,
-            unit,
-            stop,
-            settings.early_prompt,
-            area=settings.area,
-            adaptive=settings.adaptive,
-        )
+    def _called(self, settings: Settings, arguments: dict[str, Any]) -> Any:
+        if not settings.enabled and self._tape is None:
+            # With whatever is applied to the pipeline.
+            return self.pipe(**arguments)
+        plain = plain_class(self.pipe)
+        early = Early(settings.early_prompt, {})
+        return delayed_call(self.pipe, plain, settings, early, (), arguments, self._tape)
+
+    def _of_the_loop(self, settings: Settings, wanted: Mapping[str, str]) -> Settings:
+        """Settings that count iterations of the pipeline's loop, not steps of the sampler."""
+        iterations = models.evaluations(self.pipe)
+        if not settings.enabled or iterations == 1:
+            return settings
+        window = settings.window(int(wanted["Steps"]))
+        begin, stop = window.critical * iterations, (window.stop or 0) * iterations
+        if window.stop is not None and window.stop <= window.critical:
+            begin, stop = window.steps * iterations, 0
+        return dataclasses.replace(settings, critical_step=begin, unit="steps", stop_step=stop)
 
     def _arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
         wanted = job.parameters

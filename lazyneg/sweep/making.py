@@ -32,7 +32,8 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
     """Makes what is missing, each process its share.
 
     A batch of which a part is missing is painted as a whole, but only the missing files are
-    written: the others keep their bytes, and the new ones get those that they always had.
+    written: the others keep their bytes, and the new ones get those that they always had. What
+    batches have in common is computed once, so each process has the settings of its own seeds.
 
     Args:
         plan: What there is to be.
@@ -45,8 +46,8 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
     """
     # Decided by one process, as the others' first pictures may come before the last looks.
     absent = ranks.agree(missing(plan, folder) if ranks.rank == 0 else [])
-    todo = [(batch, names) for batch, names in zip(plan.batches, absent, strict=True) if names]
-    wanted = {name for _, names in todo for name in names}
+    todo = {batch: names for batch, names in zip(plan.batches, absent, strict=True) if names}
+    wanted = {name for names in todo.values() for name in names}
     if ranks.rank == 0:
         for name in wanted:
             (folder / name).unlink(missing_ok=True)
@@ -61,12 +62,14 @@ def make(plan: Plan, painter: Painter, folder: Path, ranks: Ranks) -> None:
         unit=" pictures",
         disable=ranks.rank > 0,
     ) as progress:
-        for batch, names in ranks.share(todo):
-            _make_batch(plan, painter, folder, batch, names)
-            if ranks.rank == 0:
-                # The other processes' pictures count too.
-                made = finished + len(wanted.intersection(os.listdir(folder)))
-                progress.update(made - progress.n)
+        for strand in ranks.share(plan.strands(todo)):
+            with painter.sharing():
+                for batch in strand.batches:
+                    _make_batch(plan, painter, folder, batch, todo[batch])
+                    if ranks.rank == 0:
+                        # The other processes' pictures count too.
+                        made = finished + len(wanted.intersection(os.listdir(folder)))
+                        progress.update(made - progress.n)
         ranks.gather(())
         progress.update(total - progress.n)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 
 from lazyneg.core.settings import Settings
 from lazyneg.painting.infotext import Infotext
@@ -75,6 +76,10 @@ class Grid:
         return windows * len(self.areas) * len(self.adaptive) - len(self.settings)
 
 
+Acting = tuple[str, int, bool]
+"""The negative prompt of a step, its area and whether it is adaptive."""
+
+
 @dataclass(frozen=True)
 class Painting:
     """A request, but for its seed."""
@@ -111,6 +116,20 @@ class Row:
     @property
     def label(self) -> str:
         return label(self.settings)
+
+
+@dataclass(frozen=True)
+class Strand:
+    """Batches of one prompt and the same seeds, which can begin alike.
+
+    Attributes:
+        batches: In an order in which each has as many steps as possible in common with the one
+            before it, so that those of only one at a time are to be remembered.
+        steps: How many steps are to be computed for each.
+    """
+
+    batches: tuple[Batch, ...]
+    steps: tuple[int, ...]
 
 
 class Plan:
@@ -176,6 +195,34 @@ class Plan:
         size = self.grid.batch_size
         seeds = tuple(self.grid.seeds)
         return [seeds[begin : begin + size] for begin in range(0, len(seeds), size)]
+
+    def strands(self, batches: Iterable[Batch]) -> list[Strand]:
+        """Batches by what they can have in common."""
+        alike: dict[tuple[str, tuple[int, ...]], list[Batch]] = {}
+        for batch in batches:
+            alike.setdefault((batch.painting.prompt, batch.seeds), []).append(batch)
+        return [self._strand(some) for some in alike.values()]
+
+    def _strand(self, batches: list[Batch]) -> Strand:
+        courses = {batch: self._course(batch.painting) for batch in batches}
+        ordered = sorted(batches, key=courses.__getitem__)
+        steps = []
+        before: list[Acting] = []
+        for course in map(courses.__getitem__, ordered):
+            common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, course)))
+            steps.append(self.iterations - common)
+            before = course
+        return Strand(tuple(ordered), tuple(steps))
+
+    def _course(self, painting: Painting) -> list[Acting]:
+        """What acts in each step."""
+        settings = painting.settings
+        window = settings.window(self.iterations)
+        acting = (painting.negative, settings.area, settings.adaptive)
+        return [
+            acting if painting.negative and window.active(step) else ("", 100, False)
+            for step in range(self.iterations)
+        ]
 
     def job(self, painting: Painting) -> Infotext:
         return Infotext(painting.prompt, painting.negative, dict(self.grid.parameters))

@@ -128,7 +128,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     result = sweep(*options, "--output", folder, "--dry-run")
     assert result.stdout == (
         "prompts 1, negatives 1, settings 6 (3 skipped: they stop before they begin), seeds 5\n"
-        "pictures 30: 0 finished, 30 to make in 18 batches of up to 2, 72 denoiser steps\n"
+        "pictures 30: 0 finished, 30 to make in 18 batches of up to 2, 42 denoiser steps\n"
     )
     assert not folder.exists()
     assert "30 finished, 0 to make in 0 batches" in (
@@ -241,7 +241,7 @@ def test_a_schedule_type_is_painted_and_told(model: Path, tmp_path: Path) -> Non
     options = [*SMALL, "--model", model, "--output", tmp_path, "--sampler", "Heun"]
     result = sweep(*options, "--schedule", "Karras", "--dry-run")
     # Steps of the sampler, though its loop has more.
-    assert "30 to make in 18 batches of up to 2, 72 denoiser steps" in result.stdout
+    assert "30 to make in 18 batches of up to 2, 42 denoiser steps" in result.stdout
     assert sweep(*options, "--schedule", "Karras").exit_code == 0
     for path in (tmp_path / "pictures").iterdir():
         assert "Sampler: Heun, Schedule type: Karras," in str(pictures.infotext_of(path))
