@@ -9,7 +9,7 @@ PROCESSES ?= 2
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
-.PHONY: demo test lint model clean
+.PHONY: demo test bench lint model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -19,6 +19,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.ready lint
 	$(BIN)/python -m pytest
+
+# Figures are ratios to a plain call beside; two files are compared by
+# .venv/bin/python -m benchmarks.table ONE.json TWO.json
+bench: $(VENV)/.benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-json=bench.json
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -44,5 +49,9 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[test]'
 	touch $@
 
+$(VENV)/.benchmarks: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis

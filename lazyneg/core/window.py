@@ -29,6 +29,10 @@ class Window:
         step = min(step, self.steps - 1)
         return self.critical <= step and (self.stop is None or step < self.stop)
 
+    def stays_active(self, step: int) -> bool:
+        """Whether the negative prompt acts at ``step`` and in all steps after it."""
+        return self.active(step) and (self.stop is None or self.stop >= self.steps)
+
     @property
     def everywhere(self) -> bool:
         """Whether the negative prompt acts in every step: nothing is left to delay."""

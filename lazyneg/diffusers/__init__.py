@@ -14,13 +14,12 @@ from lazyneg.core.settings import Settings, SettingsError
 from lazyneg.diffusers.blank import Early, Parameters, early_name, negative_names
 from lazyneg.diffusers.delay import delayed_call
 from lazyneg.diffusers.leaves import leaves
+from lazyneg.diffusers.memory import STATE, forget
 from lazyneg.diffusers.rehearsal import Randomness
 from lazyneg.diffusers.sharing import Tape
 from lazyneg.diffusers.standins import plain_class
 
 Pipeline = TypeVar("Pipeline")
-
-_STATE = "_lazyneg"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _lazy_class(plain: Any) -> Any:
 
     @functools.wraps(plain.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        state = vars(self)[_STATE]
+        state = vars(self)[STATE]
         return delayed_call(self, plain, state.settings, state.early, args, kwargs)
 
     names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -154,7 +153,7 @@ def apply(
             form of these early embeddings.
     """
     state = _state(pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, early_embeds)
-    vars(pipe)[_STATE] = state
+    vars(pipe)[STATE] = state
     pipe.__class__ = _lazy_class(plain_class(pipe))
     return pipe
 
@@ -170,7 +169,8 @@ def remove(pipe: Pipeline) -> Pipeline:
         The same pipeline.
     """
     pipe.__class__ = plain_class(pipe)
-    vars(pipe).pop(_STATE, None)
+    vars(pipe).pop(STATE, None)
+    forget(pipe)
     return pipe
 
 
@@ -205,14 +205,14 @@ def lazy_negative(
         early_embeds (`torch.Tensor`, *optional*):
             As in [`apply`].
     """
-    before = vars(pipe).get(_STATE)
+    before = vars(pipe).get(STATE)
     apply(pipe, critical_step, unit, stop_step, early_prompt, area, adaptive, **early_embeds)
     try:
         yield pipe
     finally:
         remove(pipe)
         if before is not None:
-            vars(pipe)[_STATE] = before
+            vars(pipe)[STATE] = before
             pipe.__class__ = _lazy_class(plain_class(pipe))
 
 

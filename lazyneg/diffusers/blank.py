@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,6 +62,15 @@ class Parameters:
 
         A call that takes any arguments is taken to hand them to the class that it derives from.
         """
+        positional, defaults = cls._of_class(plain, plain.__call__)
+        if blocks := getattr(pipe, "blocks", None):
+            defaults = {**defaults, **dict.fromkeys(blocks.input_names)}
+        return cls(positional, defaults)
+
+    @staticmethod
+    @functools.cache
+    def _of_class(plain: type, _: Any) -> tuple[list[str], dict[str, Any]]:
+        """As the attributes. Looked up once for each function that is the class's call."""
         positional: list[str] = []
         defaults: dict[str, Any] = {}
         for kind in plain.__mro__:
@@ -78,9 +88,7 @@ class Parameters:
                 defaults.setdefault(parameter.name, default)
             if not passes_on:
                 break
-        if blocks := getattr(pipe, "blocks", None):
-            defaults.update(dict.fromkeys(blocks.input_names))
-        return cls(positional, defaults)
+        return positional, defaults
 
 
 @dataclass

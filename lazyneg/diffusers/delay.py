@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ from lazyneg.diffusers.blank import (
 from lazyneg.diffusers.both import form
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
+from lazyneg.diffusers.memory import Memory
 from lazyneg.diffusers.rehearsal import (
     Beginning,
     DenoiserCall,
@@ -45,7 +47,7 @@ from lazyneg.diffusers.rehearsal import (
     fresh,
 )
 from lazyneg.diffusers.sharing import Tape
-from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in
+from lazyneg.diffusers.standins import Loop, is_scheduler, pipeline_stand_in, unwatch
 from lazyneg.diffusers.third_row import ThirdRow
 
 logger = logging.getLogger("lazyneg")
@@ -88,17 +90,22 @@ def delayed_call(
         return _plain_call(pipe, plain, args, kwargs, tape)
     blank = blanked(arguments, early)
     beginning = Beginning(pipe, plain)
-    setup: list[Any] = []
+    setup: list[SetUp] = []
     rehearsals = _Rehearsals(
         blank=Rehearsal(beginning, call, (blank.args, blank.kwargs), others=setup),
         given=Rehearsal(beginning, call, (args, kwargs), setup),
+        setup=setup,
         more=functools.partial(Rehearsal, beginning, call, others=setup),
         arguments=blank,
     )
     why_blank_fails = functools.partial(_why_blank_fails, arguments, early)
-    run = _Run(pipe, settings, rehearsals, why_blank_fails, _denoising(pipe, args, kwargs, tape))
+    memory = Memory(pipe, ((args, kwargs), (blank.args, blank.kwargs)))
+    denoising = _denoising(pipe, args, kwargs, tape)
+    run = _Run(pipe, settings, rehearsals, memory, why_blank_fails, denoising)
     own_args, own_kwargs = call_arguments((args, kwargs))
-    result = call(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
+    stand_in = pipeline_stand_in(pipe, plain, run, beginning.devices)
+    run.stand_in = weakref.ref(stand_in)
+    result = call(stand_in, *own_args, **own_kwargs)
     run.finish()
     return result
 
@@ -108,7 +115,7 @@ def _plain_call(pipe: Any, plain: Any, args: Any, kwargs: Any, tape: Tape | None
         return plain.__call__(pipe, *args, **kwargs)
     run = _PlainRun(_denoising(pipe, args, kwargs, tape))
     own_args, own_kwargs = call_arguments((args, kwargs))
-    return plain.__call__(pipeline_stand_in(pipe, plain, run), *own_args, **own_kwargs)
+    return plain.__call__(pipeline_stand_in(pipe, plain, run, []), *own_args, **own_kwargs)
 
 
 def _denoising(pipe: Any, args: Any, kwargs: Any, tape: Tape | None) -> Denoising:
@@ -136,6 +143,8 @@ class _Rehearsals:
 
     blank: Rehearsal
     given: Rehearsal
+    setup: list[SetUp]
+    """What the user's call makes before its loop."""
     more: Callable[[tuple[Any, dict[str, Any]]], Rehearsal]
     """Makes one of the call with other arguments."""
     arguments: Arguments
@@ -240,6 +249,9 @@ class _PlainRun:
     def iterating(self) -> None:
         pass
 
+    def iterated(self) -> None:
+        pass
+
     def looping(self) -> None:
         self.progress_bar = True
 
@@ -271,14 +283,20 @@ class _Run:
         pipe: Any,
         settings: Settings,
         rehearsals: _Rehearsals,
+        memory: Memory,
         why_blank_fails: Callable[[Exception], str],
         denoising: Denoising,
     ) -> None:
         self.pipe = pipe
         self.settings = settings
         self.rehearsals = rehearsals
+        self.memory = memory
         self.why_blank_fails = why_blank_fails
         self.denoising = denoising
+        self.stand_in: Callable[[], Any]
+        """Of the pipeline."""
+        self.watch_again: Callable[[], None] | None = None
+        """What ends that the parts of the pipeline are not watched, where they are not."""
         self.loops: list[Loop] = []
         self.progress_bar = False
         """Whether a progress bar was opened, and no loop over timesteps was seen since."""
@@ -309,7 +327,7 @@ class _Run:
         self.third_row = ThirdRow(settings, denoising) if settings.chooses else None
 
     def iterating(self) -> None:
-        if len(self.loops) > 1:
+        if self.watch_again or len(self.loops) > 1:
             return
         (loop,) = self.loops
         if self.known and self.first_step:
@@ -322,6 +340,22 @@ class _Run:
         self._begin(loop.index, loop.count)
         if self.third_row:
             self.third_row.next_step(self.window.active(self.step), first=not loop.index)
+        if self._nothing_is_left_to_do():
+            self.watch_again = unwatch(self.stand_in())
+
+    def _nothing_is_left_to_do(self) -> bool:
+        """Whether the rest of the loop is that of a plain call."""
+        return (
+            not (self.first_step or self.early)
+            and bool(self.paths)
+            and self.denoising is _computed
+            and self.window.stays_active(self.step)
+        )
+
+    def iterated(self) -> None:
+        if self.watch_again and not self.loops:
+            self.watch_again()
+            self.watch_again = None
 
     def looping(self) -> None:
         self.progress_bar = True
@@ -386,7 +420,7 @@ class _Run:
         self.setup.add(id(module))
         given, before = fresh(dict(leaves((args, kwargs)))), Randomness()
         output = module(*args, **kwargs)
-        self.rehearsals.given.setup.append(SetUp(module, given, before, output))
+        self.rehearsals.setup.append(SetUp(module, given, before, output))
         return output
 
     @functools.cached_property
@@ -396,6 +430,20 @@ class _Run:
             return self.rehearsals.blank.next([])
         except Exception as error:
             raise DelayError(self.why_blank_fails(error)) from error
+
+    def _first_blank_of(
+        self, module: torch.nn.Module, given: dict[Path, Any]
+    ) -> DenoiserCall | None:
+        """The same, beside the one with the negative prompt as it was given."""
+        setup = self.rehearsals.setup
+        known = self.memory.first_call(module, given, setup)
+        if known is not None:
+            return known
+        blank = self._first_blank
+        if blank is not None and blank.module is module and blank.given.keys() == given.keys():
+            encoders = {id(made.module) for made in self.rehearsals.blank.setup}
+            self.memory.keep(blank, given, setup, encoders)
+        return blank
 
     def _check_was_called(self) -> None:
         if self.first_step and not self.made:
@@ -450,7 +498,7 @@ class _Run:
         what the denoiser, which rehearsals do not call, does besides giving its output.
         """
         if not self.made:
-            blank = self._first_blank
+            blank = self._first_blank_of(module, given)
         else:
             try:
                 seen = self.rehearsals.given.next(self.made)
@@ -486,7 +534,7 @@ class _Run:
         self.denoisers = {id(made.module) for made in self.made}
         self.setup -= self.denoisers
         self.made.clear()
-        self.rehearsals.given.setup.clear()
+        self.rehearsals.setup.clear()
         for known in self.known.values():
             for leafs in (known.given, known.blank):
                 for path in leafs.keys() - self.paths:

@@ -96,11 +96,12 @@ class Made:
 
 def _duplicate(output: Any) -> Any:
     """As :func:`fresh`, but also of objects such as the cache of a language model."""
-    objects = {path: copy.deepcopy(leaf) for path, leaf in leaves(output) if not _is_value(leaf)}
+    objects = {path: copy.deepcopy(leaf) for path, leaf in leaves(output) if not is_value(leaf)}
     return replaced(fresh(output), objects) if objects else fresh(output)
 
 
-def _is_value(leaf: Any) -> bool:
+def is_value(leaf: Any) -> bool:
+    """Whether a leaf can be compared with others."""
     return plain(leaf) or isinstance(leaf, torch.Tensor)
 
 
@@ -120,7 +121,7 @@ class SetUp(Made):
         super().__init__(module, output)
         self.given = given
         self.repeats = (
-            self.repeatable and all(map(_is_value, given.values())) and self.randomness.same(before)
+            self.repeatable and all(map(is_value, given.values())) and self.randomness.same(before)
         )
 
     def answers(self, module: torch.nn.Module, given: dict[Path, Any]) -> bool:
@@ -154,7 +155,7 @@ class Stop(BaseException):
 class _Rehearsing:
     """Observer of a call that is made up to one of the first step's denoiser calls."""
 
-    setup: list[Made]
+    setup: list[Any]
     """Calls of models before the loop, known ones given once more and new ones added."""
     others: Sequence[SetUp]
     """Calls of the true run, which give what they gave where they are made alike."""
@@ -180,6 +181,9 @@ class _Rehearsing:
     def iterating(self) -> None:
         if self.calls and self.loops[0].index:
             raise Stop(self, None)
+
+    def iterated(self) -> None:
+        pass
 
     def stepped(self) -> None:
         raise Stop(self, None)
@@ -229,6 +233,8 @@ class Beginning:
         self.pipe = pipe
         self.plain_class = plain_class
         self.randomness = Randomness()
+        self.devices: list[Any] = []
+        """What the pipeline's device is, once the true run has asked."""
         self.attributes = self._copied(vars(pipe))
         # Left there by an earlier call.
         self.attributes.pop("_num_timesteps", None)
@@ -246,12 +252,17 @@ class Beginning:
         }
 
     def _copy(self, part: Any) -> Any:
-        memo = {id(module): module for module in modules(self.pipe)}
+        memo: dict[int, Any] = {id(module): module for module in modules(self.pipe)}
         # Without asking the part how: what wraps another often cannot tell.
         made = object.__new__(type(part))
         vars(made).update(vars(part))
         for name, value in vars(part).items():
-            if is_scheduler(value):
+            if type(value) is torch.Tensor and not value.requires_grad:
+                # Most of a scheduler is tables, which are copied in the long way much slower.
+                if id(value) not in memo:
+                    memo[id(value)] = value.clone()
+                vars(made)[name] = memo[id(value)]
+            elif is_scheduler(value):
                 vars(made)[name] = self._copy(value)
             # A configuration is exchanged, never changed, and takes long to copy.
             elif not plain(value) and not isinstance(value, FrozenDict):
@@ -266,7 +277,7 @@ class Beginning:
         attributes["_progress_bar_config"] = {"disable": True}
         if (blocks := attributes.get("_blocks")) is not None:
             attributes["_blocks"] = _quiet(blocks)
-        return pipeline_stand_in(self.pipe, self.plain_class, observer, attributes)
+        return pipeline_stand_in(self.pipe, self.plain_class, observer, self.devices, attributes)
 
 
 def _quiet(blocks: Any) -> Any:
@@ -294,7 +305,7 @@ class Rehearsal:
         beginning: Beginning,
         call: Callable[..., Any],
         arguments: tuple[Sequence[Any], dict[str, Any]],
-        setup: list[Made] | None = None,
+        setup: list[Any] | None = None,
         others: Sequence[SetUp] = (),
     ) -> None:
         self.beginning = beginning

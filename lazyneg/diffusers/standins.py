@@ -28,6 +28,9 @@ class Observer(Protocol):
     def iterating(self) -> None:
         """A loop over timesteps goes on to the next one."""
 
+    def iterated(self) -> None:
+        """A loop over timesteps ends."""
+
     def looping(self) -> None:
         """The pipeline opens a progress bar."""
 
@@ -79,6 +82,11 @@ class _Timesteps(torch.Tensor):
                 yield timestep
         finally:
             observer.loops.remove(loop)
+            observer.iterated()
+
+    def __len__(self) -> int:
+        # Pipelines ask in each step, and a subclass's own way there is long.
+        return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
         return _watched_timesteps(super().__getitem__(index), self.observer)
@@ -261,7 +269,15 @@ def plain_class(pipe: Any) -> Any:
 class _PipelineStandIn:
     """What the stand-ins of all pipelines have in common."""
 
-    __slots__ = ("_lazyneg_module_kind", "_lazyneg_observer", "_lazyneg_parts", "_lazyneg_pipe")
+    __slots__ = (
+        "_lazyneg_devices",
+        "_lazyneg_module_kind",
+        "_lazyneg_observer",
+        "_lazyneg_parts",
+        "_lazyneg_pipe",
+    )
+    _lazyneg_devices: list[Any]
+    """What the device was found to be, by this and other stand-ins in the same call."""
     _lazyneg_module_kind: type
     _lazyneg_observer: Observer
     _lazyneg_parts: dict[int, Any]
@@ -274,8 +290,11 @@ class _PipelineStandIn:
 
     @property
     def _execution_device(self) -> Any:
-        # It looks through all modules.
-        return self._lazyneg_pipe._execution_device
+        # It looks through all modules, so that what the true run found is not looked for again.
+        devices = self._lazyneg_devices
+        if not devices or self._lazyneg_module_kind is _ModuleStandIn:
+            devices[:] = [self._lazyneg_pipe._execution_device]
+        return devices[0]
 
     def maybe_free_model_hooks(self) -> None:
         # It puts hooks on models, which must not get a stand-in.
@@ -327,7 +346,11 @@ def _pipeline_class(plain: Any, parts: frozenset[str]) -> Any:
 
 
 def pipeline_stand_in(
-    pipe: Any, plain: Any, observer: Observer, attributes: dict[str, Any] | None = None
+    pipe: Any,
+    plain: Any,
+    observer: Observer,
+    devices: list[Any],
+    attributes: dict[str, Any] | None = None,
 ) -> Any:
     """A pipeline that tells ``observer`` what is done with it.
 
@@ -335,6 +358,7 @@ def pipeline_stand_in(
         pipe: The pipeline.
         plain: Its class.
         observer: Who is told.
+        devices: What the pipeline's device was found to be in this call; empty at first.
         attributes: Attributes in place of the pipeline's own, with which it otherwise shares them.
             The observer is then also told before a model may be changed.
     """
@@ -348,6 +372,7 @@ def pipeline_stand_in(
     made = object.__new__(_pipeline_class(plain, parts))
     for name, value in (
         ("__dict__", attributes),
+        ("_lazyneg_devices", devices),
         ("_lazyneg_module_kind", kind),
         ("_lazyneg_pipe", pipe),
         ("_lazyneg_observer", observer),
@@ -355,6 +380,27 @@ def pipeline_stand_in(
     ):
         object.__setattr__(made, name, value)
     return made
+
+
+@functools.cache
+def _unwatched_class(watched: Any) -> Any:
+    """Class of a pipeline's stand-in with the parts themselves, as fast as the pipeline."""
+    plain = watched.__mro__[2]
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:  # noqa: N807
+        # Its code may still have stand-ins at hand.
+        plain.__setattr__(self, name, original(value))
+
+    names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
+    news = {**names, "__slots__": (), "__setattr__": __setattr__}
+    return type(plain)(plain.__name__, (_PipelineStandIn, plain), news)
+
+
+def unwatch(pipe: Any) -> Callable[[], None]:
+    """Has a pipeline's stand-in use the parts themselves, until what this returns is called."""
+    watched: Any = type(pipe)
+    object.__setattr__(pipe, "__class__", _unwatched_class(watched))
+    return functools.partial(object.__setattr__, pipe, "__class__", watched)
 
 
 def _called_outside(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
