@@ -12,10 +12,10 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 import lazyneg
+from benchmarks.measuring import Call
 from tests.diffusers.tiny import pipeline, request
 
 STEPS = 200
-Call = Callable[[], Any]
 
 
 class EmptyUNet(UNet2DConditionModel):

@@ -182,6 +182,9 @@ def _hooks_of(module: torch.nn.Module) -> list[Any]:
 
 def _keeps_nothing(module: torch.nn.Module) -> bool:
     """Whether nothing is known to be in a model that keeps something from call to call."""
+    if _hooks_of(module) and vars(module).get("_compiled_call_impl") is not None:
+        # What they do is a part of what was compiled.
+        return False
     for part in module.modules():
         own = vars(part)
         # Those of accelerate and diffusers move weights, or are known by what they keep.

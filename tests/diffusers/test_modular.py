@@ -185,3 +185,17 @@ def test_guider_of_another_pipeline_says_so(pipe: ModularPipeline) -> None:
 def test_guider_checks_its_values() -> None:
     with pytest.raises(SettingsError, match="critical_step is -1"):
         LazyNegativeGuidance(critical_step=-1)
+
+
+def test_several_critical_steps_at_once(pipe: ModularPipeline) -> None:
+    wanted = {}
+    for step in (5, 3, 0):
+        lazyneg.apply(pipe, step)
+        wanted[step] = latents(pipe)
+    calls: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    made = lazyneg.sweep_steps(pipe, critical_steps=wanted, output="latents", **arguments())
+    assert made.keys() == wanted.keys()
+    assert all(torch.equal(made[step], wanted[step]) for step in wanted)
+    # Guidance makes two calls, the one with the prompt first, in which two runs part.
+    assert len(calls) == 2 * (5 + 2 + 5) - 2

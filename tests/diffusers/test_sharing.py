@@ -252,6 +252,12 @@ def wrap_in_forward(pipe: Any) -> None:
     pipe.unet.mid_block.forward = fading
 
 
+def hang_and_compile(pipe: Any) -> None:
+    hang(pipe.unet)
+    # As its ``compile`` does, which here would take minutes.
+    pipe.unet._compiled_call_impl = pipe.unet._call_impl
+
+
 def drop(pipe: Any) -> None:
     for part in pipe.unet.modules():
         if isinstance(part, torch.nn.Dropout):
@@ -270,6 +276,7 @@ def drop(pipe: Any) -> None:
         lambda pipe: hang_in_place(pipe.unet),
         count,
         wrap_in_forward,
+        hang_and_compile,
         drop,
     ],
     ids=[
@@ -281,6 +288,7 @@ def drop(pipe: Any) -> None:
         "in place",
         "module",
         "forward",
+        "compiled",
         "dropout",
     ],
 )
