@@ -12,18 +12,22 @@ from typing import Any
 Call = Callable[[], Any]
 
 
-def side_by_side(benchmark: Any, call: Call, beside: Call, rounds: int, steps: int) -> None:
+def side_by_side(
+    benchmark: Any, pipe: Any, call: Call, beside: Call, rounds: int, steps: int
+) -> None:
     """Measures a call and another, in turns, so that what else the machine does weighs on both.
 
     Args:
-        benchmark: The fixture of pytest-benchmark, which gets median and quartiles of the ratios.
+        benchmark: The fixture of pytest-benchmark, which gets median and quartiles of the ratios,
+            and counts.
+        pipe: The pipeline whose models are counted.
         call: The call.
         beside: What it is compared with.
         rounds: How often each is made, after once to warm up.
         steps: Denoiser steps of a call, over which the difference is spread.
     """
     beside()
-    call()
+    benchmark.extra_info.update(_counts(pipe, call))
     base: list[tuple[float, float]] = []
     made: list[tuple[float, float]] = []
     benchmark.pedantic(
@@ -42,7 +46,7 @@ def side_by_side(benchmark: Any, call: Call, beside: Call, rounds: int, steps: i
     benchmark.extra_info["peak MB"] = round(_peak(call), 1)
 
 
-def counts(pipe: Any, call: Call) -> dict[str, int]:
+def _counts(pipe: Any, call: Call) -> dict[str, int]:
     """Calls of the denoiser and of the text encoder in a call, and rows of the former."""
     rows: list[int] = []
     texts: list[int] = []
