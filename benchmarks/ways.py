@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 import textwrap
 from collections.abc import Callable
@@ -45,6 +46,17 @@ def delayed(critical_step: int) -> Callable[[Any], Call]:
     def way(pipe: Any) -> Call:
         lazyneg.apply(pipe, critical_step)
         return lambda: pipe(**arguments())
+
+    return way
+
+
+def delayed_anew(critical_step: int) -> Callable[[Any], Call]:
+    """With another prompt in each call, so that nothing is remembered."""
+
+    def way(pipe: Any) -> Call:
+        lazyneg.apply(pipe, critical_step)
+        numbers = itertools.count()
+        return lambda: pipe(**{**arguments(), "prompt": f"girl eating {next(numbers)} pizzas"})
 
     return way
 
@@ -119,6 +131,7 @@ WAYS = {
     "delayed to 0": delayed(0),
     "delayed to 1": delayed(1),
     "delayed to 5": delayed(5),
+    "delayed to 5, new texts": delayed_anew(5),
     "delayed to 100": delayed(100),
     "never applied": delayed(STEPS),
     "article's method, 5": article(5),
