@@ -6,7 +6,6 @@ denoiser gets of it, need then not be found out again.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,40 @@ _remembered: WeakKeyDictionary[Any, _Remembered] = WeakKeyDictionary()
 
 
 @dataclass
+class _Encoded:
+    """A model call before the loop, by all that it is known again by.
+
+    The model is not kept alive: people free encoders to make room.
+    """
+
+    module: weakref.ref[torch.nn.Module]
+    given: dict[Path, Any]
+    output: dict[Path, Any]
+
+    @classmethod
+    def of(cls, made: SetUp) -> _Encoded:
+        output = {path: leaf for path, leaf in leaves(made.output) if is_value(leaf)}
+        return cls(weakref.ref(made.module), made.given, output)
+
+    def agrees(self, made: SetUp) -> bool:
+        """Whether another call was made alike and had the same outcome."""
+        other = self.of(made)
+        return (
+            made.repeats
+            and self.module() is made.module
+            and _all_same(self.given, other.given)
+            and _all_same(self.output, other.output)
+        )
+
+
+@dataclass
 class _Remembered:
     """The first denoiser call of a pipeline call, and all that it can depend on."""
 
     request: dict[Path, Any]
     parts: dict[Path, Any]
-    setup: Sequence[SetUp]
-    module: torch.nn.Module
+    setup: Sequence[_Encoded]
+    module: weakref.ref[torch.nn.Module]
     paths: set[Path]
     given: dict[Path, Any]
     """Where it differs from the one with a blank negative prompt."""
@@ -71,13 +97,13 @@ class Memory:
         if (
             known is None
             or self.request is None
-            or known.module is not module
+            or known.module() is not module
             or known.paths != given.keys()
             or not _all_same(known.given, {path: given[path] for path in known.given})
             or not _all_same(known.request, self.request)
             or not _all_same(known.parts, _parts(self.pipe))
             or len(known.setup) != len(setup)
-            or not all(map(_agree, known.setup, setup))
+            or not all(before.agrees(made) for before, made in zip(known.setup, setup))
         ):
             return None
         return DenoiserCall(module, {**given, **fresh(known.blank)})
@@ -108,8 +134,8 @@ class Memory:
             _remembered[self.pipe] = _Remembered(
                 self.request,
                 _parts(self.pipe),
-                [*map(_outcome, setup)],
-                call.module,
+                [*map(_Encoded.of, setup)],
+                weakref.ref(call.module),
                 {*given},
                 fresh({path: given[path] for path in differing}),
                 fresh({path: call.given[path] for path in differing}),
@@ -163,19 +189,3 @@ def _all_same(one: Mapping[Path, Any], other: Mapping[Path, Any]) -> bool:
 
 def _same_part(one: Any, other: Any) -> bool:
     return isinstance(other, weakref.ref) and one() is not None and one() is other()
-
-
-def _agree(one: SetUp, other: SetUp) -> bool:
-    """Whether two calls were made alike and had the same outcome."""
-    return (
-        other.repeats
-        and one.answers(other.module, other.given)
-        and _all_same(one.output, _outcome(other).output)
-    )
-
-
-def _outcome(made: SetUp) -> SetUp:
-    """A call with no more of its output than it is known again by."""
-    kept = copy.copy(made)
-    kept.output = {path: leaf for path, leaf in leaves(made.output) if is_value(leaf)}
-    return kept

@@ -166,6 +166,15 @@ def test_nothing_keeps_a_pipeline_alive() -> None:
     assert seen() is None
 
 
+def test_nothing_keeps_a_freed_encoder() -> None:
+    pipe = lazyneg.apply(pipeline("sd"), 2)
+    latents(pipe)
+    seen = weakref.ref(pipe.text_encoder)
+    pipe.text_encoder = None
+    gc.collect()
+    assert seen() is None
+
+
 class Twice(OwnLoop):
     """Two loops in one call, and a scheduler that is put back in the midst of each."""
 
