@@ -165,14 +165,10 @@ def _digests(arguments: Any) -> dict[Path, Any] | None:
 
 
 def _can_be_given_again(output: Any) -> bool:
-    return all(
-        plain(leaf)
-        or (
-            isinstance(leaf, torch.Tensor)
-            and leaf.layout is torch.strided
-            and not leaf.requires_grad
-        )
-        for _, leaf in leaves(output)
+    found = [leaf for _, leaf in leaves(output) if not plain(leaf)]
+    return bool(found) and all(
+        isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided and not leaf.requires_grad
+        for leaf in found
     )
 
 

@@ -414,6 +414,27 @@ def test_what_is_equal_but_not_the_same_is_computed() -> None:
         assert bool(calls) is computed
 
 
+class Telling(torch.nn.Module):
+    def forward(self, output: Any) -> Any:
+        return output
+
+
+@pytest.mark.parametrize(
+    "output",
+    [None, 1.5, [], object(), torch.ones(1, requires_grad=True), torch.ones(1).to_sparse()],
+)
+def test_outputs_that_cannot_be_given_again(output: Any) -> None:
+    pipe = SimpleNamespace(unet=Telling())
+    calls: list[Any] = []
+    pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    pipe.unet.register_forward_pre_hook(lambda *_: None)
+    tape = Tape()
+    for count in (1, 2):
+        tape.begin(pipe, ())
+        assert tape.called(pipe.unet, (output,), {}) is output
+        assert len(calls) == count
+
+
 def test_outputs_may_be_changed() -> None:
     pipe = SimpleNamespace(unet=Inverse())
     tape = Tape()
