@@ -41,7 +41,7 @@ def server(host: Host, data: Path) -> Iterator[WebUI]:
     )
     with contextmanager(start)(host, data) as webui:
         # Where the page shows pictures that are not saved, some hosts want a folder of their own.
-        webui.options(samples_save=host.kind.forge, grid_save=host.kind.forge)
+        webui.options(samples_save=host.kind.forge, grid_save=host.kind.forge, grid_format="png")
         # Neo's preset fills these in once the page is there.
         for tab in ("t2i", "i2i"):
             webui.options(**{f"sd_{tab}_step": 20, f"sd_{tab}_cfg": 7})

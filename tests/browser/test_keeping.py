@@ -196,7 +196,8 @@ def defaults(server: WebUI) -> Path:
 
 def save_defaults(page: Page) -> None:
     page.to_tab("Settings")
-    page.raw.click("#settings > .tab-nav > button:has-text('Defaults')")
+    # Forge has pages of "UI defaults" too.
+    page.raw.click("#settings > .tab-nav > button:text-is('Defaults')")
     page.raw.click("#ui_defaults_apply")
     page.raw.wait_for_selector("text=Wrote")
 

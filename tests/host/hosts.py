@@ -43,7 +43,10 @@ A1111 = Kind(
     "A1111",
     f"{_FLAGS} --use-cpu all --no-half",
     forge=False,
-    checkpoints=("sd1", "sd1b", "sd1-inpainting", "sd2", "sd2-v", "sdxl", "sdxl-refiner", "sd3"),
+    checkpoints=(
+        *("sd1", "sd1b", "sd1-inpainting", "sd1-edit"),
+        *("sd2", "sd2-v", "sdxl", "sdxl-refiner", "sd3"),
+    ),
 )
 FORGE = Kind(
     "Forge",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -11,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from .conftest import Answer, WebUI, same
 from .hosts import REFORGE
@@ -227,29 +224,51 @@ def test_img2img(webui: WebUI, init_images: list[str]) -> None:
     assert acted(made) == [spans(reference.params["Choice"]["first"][0])]
 
 
-@pytest.mark.usefixtures("decoded")
 @pytest.mark.parametrize("checkpoint", ["sd1", "sd1-inpainting"])
-def test_inpainting(webui: WebUI, init_images: list[str], checkpoint: str) -> None:
-    mask = Image.new("L", (64, 64))
-    ImageDraw.Draw(mask).rectangle((16, 16, 48, 48), fill=255)
-    file = io.BytesIO()
-    mask.save(file, "PNG")
-    request: dict[str, Any] = {
-        "init_images": init_images,
-        "mask": base64.b64encode(file.getvalue()).decode(),
-        "denoising_strength": 0.8,
-        "steps": 10,
-        "override_settings": {"sd_model_checkpoint": checkpoint},
-    }
+def test_inpainting(webui: WebUI, inpainting: dict[str, Any], checkpoint: str) -> None:
+    request = {**inpainting, "override_settings": {"sd_model_checkpoint": checkpoint}}
     plain = webui(**request, negative_prompt=ALWAYS)
     if not same(webui(**request, negative_prompt=ALWAYS), plain):
         pytest.skip(f"{webui.kind.name} itself does not inpaint the same twice")
     always = webui(lazy(adaptive=True), **request, negative_prompt=ALWAYS)
     assert acted(always) == ["0-8"]
     assert apart(always, plain) <= 1
+    assert apart(always, webui(**request, negative_prompt="")) > 1
     never = webui(lazy(adaptive=True), **request, prompt=NEVER)
     assert acted(never) == ["never"]
     assert same(never, webui(**request, prompt=NEVER, negative_prompt=""))
+    assert not same(never, webui(**request, prompt=NEVER))
+
+
+@pytest.mark.parametrize("about", [{"area": 20}, {"adaptive": True}])
+@pytest.mark.parametrize("critical_step", [0, 3])
+def test_a_model_that_edits_by_instructions_is_refused(
+    webui: WebUI, init_images: list[str], about: dict[str, object], critical_step: int
+) -> None:
+    """Its guidance is between three outputs: all of the extension stays off, and says so."""
+    if "sd1-edit" not in webui.kind.checkpoints:
+        pytest.skip(f"{webui.kind.name} itself fails on such a model, in its first convolution")
+    request: dict[str, Any] = {
+        "init_images": init_images,
+        "image_cfg_scale": 1.5,
+        "steps": 10,
+        "override_settings": {"sd_model_checkpoint": "sd1-edit"},
+    }
+    plain = webui(**request, support={"rows": True})
+    refused = webui(lazy(critical_step, **about), **request, support={"rows": True})
+    assert same(refused, plain)
+    assert rows(refused) == rows(plain)
+    assert refused.params["LazyNeg error"] == (
+        "area and adaptive cannot be had here, as a model that edits pictures by instructions is "
+        "guided three ways"
+    )
+    assert "LazyNeg critical step" not in refused.infotext
+    # Without them it is served, and with them where the picture has no guidance of its own.
+    assert not same(webui(lazy(3), **request), plain)
+    request["image_cfg_scale"] = 1
+    made = webui(lazy(3, **about), **request)
+    choice = {"area": 100, "adaptive": False, **about, "from_call": 3}
+    assert apart(made, webui(**request, support={"choice": choice})) <= 1
 
 
 @pytest.mark.parametrize("settings", [{"s_min_uncond": 3.0}, {"skip_early_cond": 0.3}])
