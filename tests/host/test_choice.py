@@ -190,17 +190,17 @@ def test_the_batch_is_what_its_pictures_are_alone(webui: WebUI) -> None:
 @pytest.mark.usefixtures("grids")
 def test_several_batches_and_their_grid(webui: WebUI) -> None:
     """Each picture tells its own steps, and the grid none."""
-    request = {"batch_size": 2, "n_iter": 2, "negative_prompt": "glasses", "save_images": True}
+    request = {"batch_size": 2, "n_iter": 2, "negative_prompt": ALWAYS, "save_images": True}
     about = lazy(1, adaptive=True, area=30)
-    made = webui(about, **request)
+    tags = ["", "<lazyneg:2>", "<lazyneg:3:6>", "<lazyneg:5>"]
+    made = webui(about, **request, support={"tags": tags})
     assert made.info["index_of_first_image"] == 1
     if webui.kind != REFORGE:  # where its text is that of the first picture
         assert "LazyNeg acted" not in made.info["infotexts"][0]
-    alone = [acted(webui(about, negative_prompt="glasses", seed=1 + i))[0] for i in range(4)]
-    assert made.params["LazyNeg acted"] == alone
+    told = ["1-7", "2-7", "3-5", "5-7"]
+    assert made.params["LazyNeg acted"] == told
     # Neo answers with the pictures of the first batch only.
-    assert acted(made) == alone[: len(made.pngs) - 1]
-    assert len({*alone}) > 1
+    assert acted(made) == told[: len(made.pngs) - 1]
 
 
 @pytest.fixture
@@ -335,7 +335,8 @@ def test_another_extensions_guidance_is_kept(webui: WebUI) -> None:
 
 
 def test_the_areas_differ(webui: WebUI) -> None:
-    made = [webui(lazy(area=area)) for area in (1, 10, 50, 99, 100)]
+    # Of 64 positions.
+    made = [webui(lazy(area=area)) for area in (1, 10, 50, 98, 100)]
     assert not any(same(*pair) for pair in itertools.combinations(made, 2))
 
 

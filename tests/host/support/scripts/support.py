@@ -13,7 +13,8 @@ It does on request what no user can ask for by the API:
 - ``fail``: raises in another extension's code, or in that of the extension under test;
 - ``stop``: interrupts or skips in the middle of a run;
 - ``mark``: does to the conditionings what ControlNet's extension does;
-- ``log``: counts the texts that the host encodes.
+- ``log``: counts the texts that the host encodes;
+- ``tags``: adds a text to each picture's prompt, as extensions that write prompts do.
 
 It also brings samplers in the ways in which hosts write them.
 """
@@ -188,6 +189,8 @@ class Support(scripts.Script):
             raise RuntimeError("asked to fail before sampling")
 
     def process(self, p, wanted):
+        if tags := (wanted or {}).get("tags"):
+            p.all_prompts = [prompt + tag for prompt, tag in zip(p.all_prompts, tags)]
         # The host draws from its VAE's encoder without a seed.
         torch.manual_seed(0)
         if (wanted or {}).get("fail") == "process":
