@@ -255,13 +255,16 @@ def test_a_model_that_edits_by_instructions_is_refused(
         "override_settings": {"sd_model_checkpoint": "sd1-edit"},
     }
     plain = webui(**request, support={"rows": True})
-    refused = webui(lazy(critical_step, **about), **request, support={"rows": True})
+    support = {"rows": True, "comments": True}
+    refused = webui(lazy(critical_step, **about), **request, support=support)
     assert same(refused, plain)
     assert rows(refused) == rows(plain)
-    assert refused.params["LazyNeg error"] == (
+    reason = (
         "area and adaptive cannot be had here, as a model that edits pictures by instructions is "
         "guided three ways"
     )
+    assert refused.params["LazyNeg error"] == reason
+    assert refused.params["Comments"] == [f"Lazy Negative is off for this picture: {reason}"]
     assert "LazyNeg critical step" not in refused.infotext
     # Without them it is served, and with them where the picture has no guidance of its own.
     assert not same(webui(lazy(3), **request), plain)

@@ -14,6 +14,7 @@ It does on request what no user can ask for by the API:
 - ``stop``: interrupts or skips in the middle of a run;
 - ``mark``: does to the conditionings what ControlNet's extension does;
 - ``log``: counts the texts that the host encodes;
+- ``comments``: tells what the page shows under the picture;
 - ``tags``: adds a text to each picture's prompt, as extensions that write prompts do.
 
 It also brings samplers in the ways in which hosts write them.
@@ -187,6 +188,10 @@ class Support(scripts.Script):
             count_rows(p)
         if wanted.get("fail") == "before sampling":
             raise RuntimeError("asked to fail before sampling")
+
+    def postprocess(self, p, processed, wanted):
+        if (wanted or {}).get("comments"):
+            p.extra_generation_params["Comments"] = list(p.comments)
 
     def process(self, p, wanted):
         if tags := (wanted or {}).get("tags"):
