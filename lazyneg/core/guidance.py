@@ -9,19 +9,19 @@ nothing is to be removed it can only do harm.
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-AWAKE = 0.47
-"""Presence above which the negative prompt begins to act in a picture: its object is coming."""
-ASLEEP = 0.2
-"""Presence at or below which it does not act, however often it did before: its object is gone."""
-OVER = 0.09
-"""Presence below which it does not act any more: its object is gone for good, or never came."""
-PUSH = 1.5
-"""How strongly an adaptive negative prompt acts in a part of the picture, always-on's being 1."""
+SPARED = 0.05
+"""Evidence up to which an adaptive negative prompt does not act: its object is gone, or is not
+coming."""
+GAIN = 4.0
+"""How strongly it acts for each 1 of the evidence above that, always-on's strength being 1."""
+STRONGEST = 3.0
+"""How strongly it acts at most in a part of the picture. Everywhere it is 1."""
 
 
 class Guidance:
@@ -34,8 +34,8 @@ class Guidance:
     Args:
         area: Percent of the positions of the latent in which the negative prompt acts, 1 to 100:
             those where it changes most, as SEGA chooses where its edits act (arXiv 2301.12247).
-        adaptive: Whether it acts only from the first call in which its object is coming, see
-            :func:`presence`, and then in those in which it is not gone.
+        adaptive: Whether it acts only while, and as strongly as, its object is in the picture. The
+            evidence is the mean over the calls so far of what :func:`contained` tells.
 
     Attributes:
         acted: Whether the negative prompt acted in the last call.
@@ -47,7 +47,7 @@ class Guidance:
         self.adaptive = adaptive
         self.acted = False
         self.over = False
-        self._awake = False
+        self._seen: list[float] = []
 
     def uncond(self, cond: Tensor, empty: Tensor, negative: Tensor, channels: int) -> Tensor:
         """The unconditional output to guide by.
@@ -62,46 +62,46 @@ class Guidance:
 
         Returns:
             Output of the same shape: ``empty`` itself if the negative prompt does not act,
-            ``negative`` itself if it acts everywhere, and else, at the chosen positions,
-            ``empty + push * d``, where ``push`` is 1, or :data:`PUSH` if adaptive.
+            ``negative`` itself if it acts everywhere and as strongly as always-on, and else
+            ``empty + push * d`` at the chosen positions and ``empty`` at the others. ``push`` is 1,
+            or if adaptive ``GAIN * (evidence - SPARED)``, at most 1 everywhere and
+            :data:`STRONGEST` in a part of the picture.
         """
         d = negative.float() - empty.float()
-        self.acted = self._acts(cond.float() - empty.float(), d) and bool(d.any())
-        if not self.acted:
+        self.acted = False
+        if not d.any():
             return empty
-        if self.area == 100:
+        if self.area < 100:
+            d = torch.where(strongest(d, self.area, channels), d, 0)
+        push = self._push(cond.float() - empty.float(), d) if self.adaptive else 1.0
+        self.acted = push > 0
+        self.over = not self.acted
+        if self.over:
+            return empty
+        if self.area == 100 and push == 1:
             return negative
-        push = PUSH if self.adaptive else 1.0
-        chosen = strongest(d, self.area, channels)
-        return torch.where(chosen, (empty.float() + push * d).to(empty), empty)
+        return (empty.float() + push * d).to(empty)
 
-    def _acts(self, a: Tensor, d: Tensor) -> bool:
-        if not self.adaptive:
-            return True
-        present = presence(a, d)
-        self._awake |= present > AWAKE
-        self.over = present < OVER
-        return self._awake and present > ASLEEP
+    def _push(self, a: Tensor, d: Tensor) -> float:
+        self._seen.append(contained(a, d))
+        most = STRONGEST if self.area < 100 else 1.0
+        return min(GAIN * (fmean(self._seen) - SPARED), most)
 
 
-def presence(a: Tensor, d: Tensor) -> float:
-    """How much of what the negative prompt names the prompt is drawing at this latent.
+def contained(a: Tensor, d: Tensor) -> float:
+    """How much of the negative prompt's push the prompt's own push contains.
 
-    The two distances whose difference CRG (arXiv 2606.29801) takes, ``|a|`` from the empty
-    prompt's output to the prompt's and ``|a - d|`` from the negative's to the prompt's, as
-    ``|a| / (|a| + |a - d|)``. While the latent holds none of it, ``d`` is large beside ``a``.
-    Once it holds it, the negative prompt has nothing to add and ``d`` is small beside ``a``.
+    The projection ``sum(a * d) / sum(d * d)``: positive while the prompt draws what the negative
+    prompt names, 1 where it draws it as strongly as the negative prompt would by itself, and about
+    0 once it is gone or if it never came. CRG's difference of norms (arXiv 2606.29801) is positive
+    where this is above 1/2.
 
     Args:
         a: What the prompt asks for, prompt - empty, of any shape.
-        d: What the negative prompt changes, negative - empty, of the same shape.
-
-    Returns:
-        0 to 1; above ½ the prompt's output is nearer to the negative's than to the empty one's.
+        d: What the negative prompt changes, negative - empty, of the same shape, and 0 where it
+            shall not be looked at; not 0 everywhere.
     """
-    asked, apart = a.norm().item(), (a - d).norm().item()
-    # Both are 0 only if all three outputs are the same.
-    return asked / (asked + apart) if asked else 0.0
+    return (torch.sum(a * d) / torch.sum(d * d)).item()
 
 
 def strongest(push: Tensor, area: int, channels: int) -> Tensor:

@@ -55,7 +55,17 @@ def painted(pipe: Any, prompt: str, negative: str, seed: int) -> NDArray[np.uint
     return pixels
 
 
-@pytest.mark.parametrize("critical_step", [None, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        {"critical_step": 4},
+        {"critical_step": 0, "area": 10},
+        {"critical_step": 1, "adaptive": True},
+        {"critical_step": 0, "area": 20, "adaptive": True},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     ("prompt", "negative"),
     [
@@ -65,11 +75,11 @@ def painted(pipe: Any, prompt: str, negative: str, seed: int) -> NDArray[np.uint
     ],
 )
 def test_the_same_picture_on_both_hosts(
-    embedded: WebUI, pipe: Any, prompt: str, negative: str, critical_step: int | None
+    embedded: WebUI, pipe: Any, prompt: str, negative: str, settings: dict[str, Any] | None
 ) -> None:
     for seed in (1, 2):
         answer = embedded(
-            None if critical_step is None else [True, critical_step],
+            None if settings is None else [{"enabled": True, **settings}],
             prompt=prompt,
             negative_prompt=negative,
             seed=seed,
@@ -78,9 +88,7 @@ def test_the_same_picture_on_both_hosts(
             width=128,
             height=128,
         )
-        delay = (
-            nullcontext() if critical_step is None else lazyneg.lazy_negative(pipe, critical_step)
-        )
+        delay = nullcontext() if settings is None else lazyneg.lazy_negative(pipe, **settings)
         with delay:
             expected = painted(pipe, prompt, negative, seed)
         difference = np.abs(answer.pixels[0].astype(int) - expected)
