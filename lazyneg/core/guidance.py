@@ -69,7 +69,7 @@ class Guidance:
         """
         d = negative.float() - empty.float()
         self.acted = False
-        if not d.any():
+        if self.over or not d.any():
             return empty
         if self.area < 100:
             d = torch.where(strongest(d, self.area, channels), d, 0)

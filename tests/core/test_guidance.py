@@ -143,6 +143,10 @@ def test_it_is_over_with_the_evidence(area: int, shares: list[float], acted: int
         always.uncond(cond, empty, negative, 0)
         assert always.acted
         assert not always.over
+    # For good: also where the evidence would rise again.
+    for _ in range(3):
+        assert guidance.uncond(negative, empty, negative, 0) is empty
+        assert not guidance.acted
 
 
 def test_only_the_part_where_it_would_act_is_looked_at() -> None:
