@@ -171,6 +171,17 @@ class Page:
     def track(self, row: int = 0, tab: str = "txt2img") -> Any:
         return self.inside(tab, ".lazyneg-track").nth(row)
 
+    def paste(self, tab: str = "txt2img") -> None:
+        """Presses the arrow button, until the host has read the text in the prompt's field."""
+        field = f"#{tab}_prompt textarea"
+        before = self.raw.locator(field).input_value()
+        self.raw.locator(f"#{tab}_tools #paste").click()
+        self.raw.wait_for_function(
+            "([field, before]) => document.querySelector(field).value !== before",
+            arg=[field, before],
+        )
+        self.settle(1000)
+
     def pick(self, dropdown: str, choice: str) -> None:
         self.raw.locator(f"{dropdown} input").first.fill(choice)
         self.raw.locator(f"{dropdown} ul li", has_text=choice).first.click()
