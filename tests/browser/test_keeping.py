@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +170,15 @@ def test_the_defaults_page_keeps_everything_over_a_ui_reload(
     # The page saves the defaults of all controls, not ours alone.
     saved = defaults(server)
     before = saved.read_bytes()
+    kept = server.kind.keeps_accordions
+    assert ("txt2img/Hires. fix/value" in json.loads(before)) == kept, "the host's own accordion"
     save_defaults(page)
     try:
         page.reload_ui()
-        page.expect(chosen, tab)
+        page.expect({**chosen, "enabled": kept}, tab)
         page.to_tab(tab)
+        if not kept:
+            page.enable(tab)
         page.own(tab, "critical_step").wait_for(state="visible")
         # Right after the reload the timeline is there and right.
         assert "from step" in page.words(tab)
