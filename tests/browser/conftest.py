@@ -41,7 +41,7 @@ def server(host: Host, data: Path) -> Iterator[WebUI]:
     )
     with contextmanager(start)(host, data) as webui:
         # Where the page shows pictures that are not saved, some hosts want a folder of their own.
-        webui.options(samples_save=host.kind.forge, grid_save=host.kind.forge)
+        webui.options(samples_save=host.kind.forge, grid_save=host.kind.forge, grid_format="png")
         # Neo's preset fills these in once the page is there.
         for tab in ("t2i", "i2i"):
             webui.options(**{f"sd_{tab}_step": 20, f"sd_{tab}_cfg": 7})
@@ -170,6 +170,17 @@ class Page:
 
     def track(self, row: int = 0, tab: str = "txt2img") -> Any:
         return self.inside(tab, ".lazyneg-track").nth(row)
+
+    def paste(self, tab: str = "txt2img") -> None:
+        """Presses the arrow button, until the host has read the text in the prompt's field."""
+        field = f"#{tab}_prompt textarea"
+        before = self.raw.locator(field).input_value()
+        self.raw.locator(f"#{tab}_tools #paste").click()
+        self.raw.wait_for_function(
+            "([field, before]) => document.querySelector(field).value !== before",
+            arg=[field, before],
+        )
+        self.settle(1000)
 
     def pick(self, dropdown: str, choice: str) -> None:
         self.raw.locator(f"{dropdown} input").first.fill(choice)

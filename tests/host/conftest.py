@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import requests
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lazyneg import demo
 from lazyneg.demo import checkpoint
@@ -329,6 +329,20 @@ def decoded(webui: WebUI) -> Iterator[None]:
     webui.options(sd_vae_decode_method="Full")
     yield
     webui.options(sd_vae_decode_method=webui.kind.preview)
+
+
+@pytest.fixture
+def inpainting(webui: WebUI, decoded: None) -> dict[str, Any]:
+    """A request that repaints the middle of a picture. Of a cheaply decoded one, whose pixels are
+    the latents, Neo's small checkpoint makes the same whatever it is asked for.
+    """
+    mask = Image.new("L", (64, 64))
+    ImageDraw.Draw(mask).rectangle((16, 16, 48, 48), fill=255)
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    pngs = (webui(prompt="a balloon", seed=7).pngs[0], file.getvalue())
+    picture, shape = (base64.b64encode(png).decode() for png in pngs)
+    return {"init_images": [picture], "mask": shape, "denoising_strength": 0.8, "steps": 10}
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ class Kind:
         checkpoints: Those that the tests make for it; the first is the one in use.
         hires: What its API wants with a hires pass, and the guidance that it defaults to.
         preview: What its option for the decoding of latents calls the one without an autoencoder.
+        keeps_accordions: Whether its Defaults page keeps which accordions are ticked, also its own.
+            Forge's compares their class with a function.
         broken: Samplers whose pictures are black, or fail, without the extension too.
     """
 
@@ -32,6 +34,7 @@ class Kind:
     checkpoints: tuple[str, ...]
     hires: tuple[tuple[str, object], ...] = ()
     preview: str = "Full"
+    keeps_accordions: bool = True
     broken: tuple[str, ...] = ()
 
 
@@ -43,7 +46,10 @@ A1111 = Kind(
     "A1111",
     f"{_FLAGS} --use-cpu all --no-half",
     forge=False,
-    checkpoints=("sd1", "sd1b", "sd1-inpainting", "sd2", "sd2-v", "sdxl", "sdxl-refiner", "sd3"),
+    checkpoints=(
+        *("sd1", "sd1b", "sd1-inpainting", "sd1-edit"),
+        *("sd2", "sd2-v", "sdxl", "sdxl-refiner", "sd3"),
+    ),
 )
 FORGE = Kind(
     "Forge",
@@ -52,6 +58,7 @@ FORGE = Kind(
     _FORGE,
     hires=(_MODULES, ("hr_cfg", 7.5)),
     preview="Approx cheap",
+    keeps_accordions=False,
 )
 REFORGE = Kind(
     "reForge",

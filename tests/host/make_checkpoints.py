@@ -6,7 +6,8 @@ The shapes are those of the host's own model classes, the weights are random, so
 of every prompt shows in the picture. Files (in the folders that the host looks into):
 
 - ``sd1``, ``sd1b``: Stable Diffusion 1, twice; ``sd1-long``, the first with its usual noise
-  levels; ``sd1-inpainting``; ``sd2``, ``sd2-v``; ``sdxl``, ``sdxl-refiner``; ``sd3``.
+  levels; ``sd1-inpainting``; ``sd1-edit``, which edits by instructions as InstructPix2Pix does;
+  ``sd2``, ``sd2-v``; ``sdxl``, ``sdxl-refiner``; ``sd3``.
 """
 
 from __future__ import annotations
@@ -84,6 +85,18 @@ def main() -> None:
             target="ldm.models.diffusion.ddpm.LatentInpaintDiffusion",
             conditioning_key="hybrid",
             finetune_keys=None,
+        ),
+    )
+    save(
+        checkpoints / "sd1-edit",
+        sd1_weights(10, in_channels=8),
+        ldm_config(
+            unet_config(8),
+            clip_config(clip),
+            target="modules.models.diffusion.ddpm_edit.LatentDiffusion",
+            conditioning_key="hybrid",
+            cond_stage_key="edit",
+            first_stage_key="edited",
         ),
     )
     for name, seed, parameterization in (("sd2", 4, "eps"), ("sd2-v", 5, "v")):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 
 from .conftest import WebUI, same
 
@@ -215,20 +212,9 @@ def test_the_hires_checkpoint_of_an_earlier_request_is_forgotten(webui: WebUI) -
         assert not same(lazy, webui(**request))
 
 
-@pytest.mark.usefixtures("decoded")
-def test_inpainting(webui: WebUI, init_images: list[str]) -> None:
-    mask = Image.new("L", (64, 64))
-    ImageDraw.Draw(mask).rectangle((16, 16, 48, 48), fill=255)
-    file = io.BytesIO()
-    mask.save(file, "PNG")
-    request = {
-        "init_images": init_images,
-        "mask": base64.b64encode(file.getvalue()).decode(),
-        "denoising_strength": 0.8,
-        "steps": 10,
-    }
+def test_inpainting(webui: WebUI, inpainting: dict[str, Any]) -> None:
     for checkpoint in ("sd1", "sd1-inpainting"):
-        request["override_settings"] = {"sd_model_checkpoint": checkpoint}
+        request = {**inpainting, "override_settings": {"sd_model_checkpoint": checkpoint}}
         plain = webui(**request)
         if not same(webui(**request), plain):
             pytest.skip(f"{webui.kind.name} itself does not inpaint the same twice")

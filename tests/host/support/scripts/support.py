@@ -6,14 +6,16 @@ It does on request what no user can ask for by the API:
   and without the extension under test: by the turn of the sampler's loop, by how many calls, or by
   noise level;
 - ``choice``: chooses where and while the negative prompt acts, outside of the denoiser too, and
-  tells in which calls it did;
+  tells in which calls it did, and for how many pictures each call had it in question;
 - ``rows``: counts the rows that the model runs in each denoiser call;
 - ``calls``: tells the turn of each denoiser call;
 - ``contract``: tells what the host lacks of what the extension under test relies on;
 - ``fail``: raises in another extension's code, or in that of the extension under test;
 - ``stop``: interrupts or skips in the middle of a run;
 - ``mark``: does to the conditionings what ControlNet's extension does;
-- ``log``: counts the texts that the host encodes.
+- ``log``: counts the texts that the host encodes;
+- ``comments``: tells what the page shows under the picture;
+- ``tags``: adds a text to each picture's prompt, as extensions that write prompts do.
 
 It also brings samplers in the ways in which hosts write them.
 """
@@ -187,7 +189,13 @@ class Support(scripts.Script):
         if wanted.get("fail") == "before sampling":
             raise RuntimeError("asked to fail before sampling")
 
+    def postprocess(self, p, processed, wanted):
+        if (wanted or {}).get("comments"):
+            p.extra_generation_params["Comments"] = list(p.comments)
+
     def process(self, p, wanted):
+        if tags := (wanted or {}).get("tags"):
+            p.all_prompts = [prompt + tag for prompt, tag in zip(p.all_prompts, tags)]
         # The host draws from its VAE's encoder without a seed.
         torch.manual_seed(0)
         if (wanted or {}).get("fail") == "process":
@@ -320,8 +328,10 @@ def use_choice(p, wanted):
         empty = prompt_parser.get_learned_conditioning(shared.sd_model, texts, 1)
     guidances = [Guidance(wanted["area"], wanted["adaptive"]) for _ in p.prompts]
     acted = [[] for _ in p.prompts]
-    told = p.extra_generation_params.setdefault("Choice", {})
-    told["hires" if p.is_hr_pass else "first"] = acted
+    asked = []
+    for name, told in (("Choice", acted), ("Asked", asked)):
+        passes = p.extra_generation_params.setdefault(name, {})
+        passes["hires" if p.is_hr_pass else "first"] = told
 
     def reference(x, sigma, uncond, cond, cond_scale, **kwargs):
         call = denoiser.step
@@ -341,11 +351,14 @@ def use_choice(p, wanted):
         p.hr_cfg = hires_scale
         scale = hires_scale if p.is_hr_pass and hires_scale is not None else cond_scale
         denoised = []
+        asked.append(sum(not guidance.over for guidance in guidances))
         for i, guidance in enumerate(guidances):
-            pull = sum(w * (part[i] - without[i]) for w, part in zip(weights, for_parts))
-            chosen = guidance.uncond(without[i] + pull, without[i], negative[i], channels=0)
-            if guidance.acted:
-                acted[i].append(call)
+            chosen = without[i]
+            if not guidance.over:
+                pull = sum(w * (part[i] - chosen) for w, part in zip(weights, for_parts))
+                chosen = guidance.uncond(chosen + pull, chosen, negative[i], channels=0)
+                if guidance.acted:
+                    acted[i].append(call)
             pulls = [w * scale * (part[i] - chosen) for w, part in zip(weights, for_parts)]
             denoised.append(chosen + sum(pulls))
         return torch.stack(denoised)
