@@ -14,7 +14,8 @@ TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=e
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
 		--prompt "girl eating pizza" --prompt "girl eating pizza wearing glasses" \
-		--negative glasses --negative monochrome --critical-steps 0,1,2,3,5,10
+		--negative glasses --negative monochrome --critical-steps 0,3 \
+		--areas 100,10 --adaptive both
 	@echo "Open $(CURDIR)/demo/index.html"
 
 test: $(VENV)/.ready lint
