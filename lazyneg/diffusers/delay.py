@@ -275,8 +275,8 @@ class _PlainRun:
         return context(*args, **kwargs)
 
 
-class _Run:
-    """Observer of the user's call."""
+class _Run(_PlainRun):
+    """Observer of a call in which the negative prompt is delayed."""
 
     def __init__(
         self,
@@ -287,19 +287,16 @@ class _Run:
         why_blank_fails: Callable[[Exception], str],
         denoising: Denoising,
     ) -> None:
+        super().__init__(denoising)
         self.pipe = pipe
         self.settings = settings
         self.rehearsals = rehearsals
         self.memory = memory
         self.why_blank_fails = why_blank_fails
-        self.denoising = denoising
         self.stand_in: Callable[[], Any]
         """Of the pipeline."""
         self.watch_again: Callable[[], None] | None = None
         """What ends that the parts of the pipeline are not watched, where they are not."""
-        self.loops: list[Loop] = []
-        self.progress_bar = False
-        """Whether a progress bar was opened, and no loop over timesteps was seen since."""
         # Most pipelines have but one, and may have been given its timesteps.
         self.scheduler: Any = next(filter(is_scheduler, vars(pipe).values()), None)
         self.first_step = True
@@ -357,9 +354,6 @@ class _Run:
             self.watch_again()
             self.watch_again = None
 
-    def looping(self) -> None:
-        self.progress_bar = True
-
     def scheduled(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         if not self.loops:
@@ -406,13 +400,10 @@ class _Run:
                 return self.third_row.call(module, given, (args, kwargs), self.paths)
         return self.denoising(module, args, kwargs)
 
-    def touching(self, module: torch.nn.Module) -> None:
-        pass
-
     def in_context(self, context: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.third_row:
             return self.third_row.in_context(context, args, kwargs)
-        return context(*args, **kwargs)
+        return super().in_context(context, *args, **kwargs)
 
     def _set_up(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         if not self.first_step:

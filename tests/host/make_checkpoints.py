@@ -71,34 +71,24 @@ def main() -> None:
     # chooses its steps by the error it makes takes hundreds.
     long = {"linear_start": 0.00085, "linear_end": 0.012}
     save(checkpoints / "sd1-long", sd1, ldm_config(unet_config(4), clip_config(clip), **long))
-    save(
-        checkpoints / "sd1b",
-        sd1_weights(2, in_channels=4),
-        ldm_config(unet_config(4), clip_config(clip)),
-    )
-    save(
-        checkpoints / "sd1-inpainting",
-        sd1_weights(3, in_channels=9),
-        ldm_config(
-            unet_config(9),
-            clip_config(clip),
-            target="ldm.models.diffusion.ddpm.LatentInpaintDiffusion",
-            conditioning_key="hybrid",
-            finetune_keys=None,
-        ),
-    )
-    save(
-        checkpoints / "sd1-edit",
-        sd1_weights(10, in_channels=8),
-        ldm_config(
-            unet_config(8),
-            clip_config(clip),
-            target="modules.models.diffusion.ddpm_edit.LatentDiffusion",
-            conditioning_key="hybrid",
-            cond_stage_key="edit",
-            first_stage_key="edited",
-        ),
-    )
+    inpainting = {
+        "target": "ldm.models.diffusion.ddpm.LatentInpaintDiffusion",
+        "conditioning_key": "hybrid",
+        "finetune_keys": None,
+    }
+    edit = {
+        "target": "modules.models.diffusion.ddpm_edit.LatentDiffusion",
+        "conditioning_key": "hybrid",
+        "cond_stage_key": "edit",
+        "first_stage_key": "edited",
+    }
+    for name, seed, channels, about in (
+        ("sd1b", 2, 4, {}),
+        ("sd1-inpainting", 3, 9, inpainting),
+        ("sd1-edit", 10, 8, edit),
+    ):
+        config = ldm_config(unet_config(channels), clip_config(clip), **about)
+        save(checkpoints / name, sd1_weights(seed, in_channels=channels), config)
     for name, seed, parameterization in (("sd2", 4, "eps"), ("sd2-v", 5, "v")):
         config = unet_config(4, use_linear_in_transformer=True)
         save(
