@@ -2,4 +2,4 @@
 
 from lazyneg.webui.registration import register
 
-LazyNegativeScript = register()
+LazyNegativeScript, LazyNegativeComparison = register()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from lazyneg.webui.host import needs
 
 
-def register() -> type | None:
-    """Registers the callbacks and returns the script class, which the host finds by itself.
+def register() -> tuple[type | None, type | None]:
+    """Registers the callbacks and returns the two scripts, which the host finds by itself.
 
-    Returns ``None`` on a host that cannot be served, and says why.
+    ``None`` in place of what this host cannot serve, and why is said.
     """
     if (reason := needs.shortcoming()) is not None:
         print(f"Lazy Negative is off: {reason}.")
-        return None
+        return None, None
 
     # Not before it is sure that the host has what they import.
     from modules import script_callbacks
@@ -32,7 +32,11 @@ def register() -> type | None:
         from lazyneg.webui import options
 
         script_callbacks.on_ui_settings(options.add_section)
-    return LazyNegativeScript
+    if not _has("the comparison in the Script menu is", needs.COMPARISON):
+        return LazyNegativeScript, None
+    from lazyneg.webui.comparison import LazyNegativeComparison
+
+    return LazyNegativeScript, LazyNegativeComparison
 
 
 def _has(part: str, names: needs.Names) -> bool:

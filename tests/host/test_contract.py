@@ -13,14 +13,14 @@ from lazyneg.webui.host import needs
 from .conftest import TITLE, WebUI
 from .hosts import Host
 
-TAKEN = {**needs.NAMES, **needs.SETTINGS_PAGE}
+TAKEN = [*needs.NAMES.items(), *needs.SETTINGS_PAGE.items(), *needs.COMPARISON.items()]
 
 
 def test_every_name_is_in_the_hosts_source(host: Host) -> None:
     """Without starting it, so that a removal has a name."""
     lacking = [
         f"{module}.{name}"
-        for module, names in TAKEN.items()
+        for module, names in TAKEN
         if module.startswith("modules.")
         for name in (*names, *needs.AXES.get(module, ()))
         if name not in set(named(host.folder, module))

@@ -39,6 +39,13 @@ NAMES: Names = {
 
 AXES: Names = {"modules.scripts": ("scripts_data",)}
 SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
+COMPARISON: Names = {
+    "gradio": ("HTML", "Textbox"),
+    "modules.images": ("GridAnnotation", "draw_grid_annotations", "image_grid", "save_image"),
+    "modules.processing": ("Processed", "create_infotext", "fix_seed", "process_images"),
+    "modules.scripts": ("Script",),
+    "modules.shared": ("opts", "prompt_styles", "state"),
+}
 """Without one of these only that part is off."""
 
 LOCALS: Names = {
@@ -53,23 +60,31 @@ ATTRIBUTES: Names = {
     "p": (
         "all_negative_prompts",
         "all_prompts",
+        "all_seeds",
+        "all_subseeds",
         "batch_size",
         "cached_uc",
         "comment",
+        "do_not_save_grid",
         "extra_generation_params",
         "extra_network_data",
         "firstpass_steps",
         "get_conds",
         "get_conds_with_caching",
         "height",
+        "n_iter",
+        "negative_prompt",
+        "outpath_grids",
         "sampler_name",
         "steps",
+        "styles",
         "width",
     ),
     "hires": (
         "all_hr_negative_prompts",
         "all_hr_prompts",
         "hr_extra_network_data",
+        "hr_negative_prompt",
         "hr_sampler_name",
         "hr_second_pass_steps",
         "hr_upscale_to_x",
@@ -81,7 +96,7 @@ ATTRIBUTES: Names = {
     "sampler": ("func", "get_sigmas", "launch_sampling"),
     "shared": ("sd_model",),
     "sd_model": ("sd_checkpoint_info",),
-    "opts": ("add_option", "data"),
+    "opts": ("add_option", "data", "enable_pnginfo", "grid_format", "grid_save"),
     "cmd_opts": ("ui_config_file",),
 }
 """What objects that a host hands over, or keeps, have while a picture is made: ``p`` in every
