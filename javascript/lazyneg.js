@@ -9,6 +9,9 @@ var lazyneg = (() => {
 
     /* What the page says. The keys of the localization files; braces are filled in. */
     const TEXTS = {
+        critical: "Critical step",
+        stop: "Stop step",
+        hiresCritical: "Hires critical step",
         firstPass: "First pass",
         hiresPass: "Hires pass",
         tipNegative: "step {step} of {steps} ({percent} %): negative prompt",
@@ -23,17 +26,19 @@ var lazyneg = (() => {
         needed: "{words}, where needed",
         joined: "{pass}: {words}",
         off: "Off. The checkbox in the title switches it on.",
-        warnNever: "The negative prompt never acts.",
-        warnStart: "The negative prompt acts from the start: nothing is delayed.",
-        warnEmpty: "The negative prompt field is empty: there is nothing to delay.",
-        warnGuidance: "The guidance (CFG Scale) is 1: negative prompts have no effect.",
-        warnGuidanceFirst: "The guidance of the first pass (CFG Scale) is 1: negative prompts have no " +
-            "effect there.",
-        warnGuidanceHires: "The guidance of the hires pass (Hires CFG Scale) is 1: negative prompts " +
-            "have no effect there.",
-        warnStop: "The stop step has to be more than the critical step, or 0. As it is, the picture " +
-            "is made without Lazy Negative.",
-        warnTag: "The prompt has a <lazyneg:…> tag: it decides in place of this.",
+        warnNever: "The negative prompt never acts: lower the critical step.",
+        warnStart: "The negative prompt acts from the start: raise the critical step to delay it.",
+        warnEmpty: "The negative prompt field is empty: write into it what is to be kept out.",
+        warnGuidance: "The guidance (CFG Scale) is 1, at which negative prompts have no effect: " +
+            "raise it.",
+        warnGuidanceFirst: "The guidance of the first pass (CFG Scale) is 1, at which negative prompts " +
+            "have no effect: raise it.",
+        warnGuidanceHires: "The guidance of the hires pass (Hires CFG Scale) is 1, at which negative " +
+            "prompts have no effect: raise it.",
+        warnStop: "Set the stop step to more than the critical step, or to 0: as it is, the " +
+            "picture is made without Lazy Negative.",
+        warnTag: "The prompt has a <lazyneg:…> tag, which decides in place of this: to use this, " +
+            "remove the tag.",
     };
 
     // The step arithmetic. A table of cases made by the Python core tests it.
@@ -139,24 +144,73 @@ var lazyneg = (() => {
         });
     }
 
-    /** One bar of the timeline; `drag` is called with a step when it may be dragged. */
+    /** How near a pointer has to come to an end of the track to mean it, in pixels. */
+    const REACH = 14;
+
+    /** An end of the part in which the negative prompt acts, to be moved; `drag` gets the step. */
+    class Handle {
+        constructor(bar, end, label, drag) {
+            this.bar = bar;
+            this.end = end;
+            this.label = label;
+            this.drag = drag;
+            this.root = element("div", "handle", bar.track);
+            this.root.addEventListener("keydown", (event) => this.key(event));
+        }
+
+        key(event) {
+            const {steps} = this.bar.span;
+            const now = this.bar.span[this.end];
+            const page = Math.max(Math.round(steps / 10), 1);
+            const step = {
+                ArrowLeft: now - 1,
+                ArrowDown: now - 1,
+                ArrowRight: now + 1,
+                ArrowUp: now + 1,
+                PageDown: now - page,
+                PageUp: now + page,
+                Home: 0,
+                End: steps,
+            }[event.key];
+            if (step === undefined) return;
+            event.preventDefault();
+            this.drag(Math.min(Math.max(step, 0), steps));
+        }
+
+        show(span, text, draggable) {
+            this.root.hidden = !draggable;
+            this.root.style.left = `${span[this.end] * 100 / span.steps}%`;
+            const about = {
+                "role": "slider",
+                "tabindex": 0,
+                "aria-label": say(this.label),
+                "aria-valuemin": 0,
+                "aria-valuemax": span.steps,
+                "aria-valuenow": span[this.end],
+                "aria-valuetext": text,
+            };
+            for (const name in about) this.root.setAttribute(name, about[name]);
+        }
+    }
+
+    /** One bar of the timeline. `handles` has for each end that may be dragged its label, and what
+     * is called with a step. */
     class Bar {
-        constructor(parent, title, drag) {
+        constructor(parent, title, handles) {
             this.root = element("div", "line", parent);
             this.title = text(element("span", "title", this.root));
             this.title.set(say(title));
             this.track = element("div", "track", this.root);
             this.parts = ["empty", "negative", "empty"].map((name) => element("div", name, this.track));
+            this.handles = Object.entries(handles).map(([end, about]) => new Handle(this, end, ...about));
             this.tip = element("div", "tip", this.track);
             this.tip.setAttribute("aria-hidden", "true");
             this.tipText = text(this.tip);
             this.label = title;
-            this.drag = drag;
             this.pointer = 0;
             this.track.addEventListener("pointermove", (event) => this.moved(event));
             this.track.addEventListener("pointerdown", (event) => this.pressed(event));
             this.track.addEventListener("pointerleave", () => this.tip.classList.remove("lazyneg-on"));
-            this.track.addEventListener("keydown", (event) => this.key(event));
         }
 
         /** Share of the track left of the pointer, from 0 to 1. */
@@ -165,10 +219,21 @@ var lazyneg = (() => {
             return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
         }
 
+        /** The handle that a pointer means: the nearer one; where nothing stops, the last only at the
+         * very end. */
+        meant(event) {
+            const {critical, stop, steps} = this.span;
+            const [first, last = first] = this.handles;
+            const far = (step) => Math.abs(this.share(event) - step / steps);
+            const reached = stop < steps || far(stop) * this.track.clientWidth < REACH;
+            return reached && far(stop) < far(critical) ? last : first;
+        }
+
         pressed(event) {
             if (!this.draggable || event.button !== 0) return;
             this.track.setPointerCapture(event.pointerId);
-            this.track.focus({preventScroll: true});
+            this.held = this.meant(event);
+            this.held.root.focus({preventScroll: true});
             event.preventDefault();
             this.moved(event);
         }
@@ -176,7 +241,7 @@ var lazyneg = (() => {
         moved(event) {
             this.pointer = this.share(event);
             if (this.draggable && this.track.hasPointerCapture(event.pointerId)) {
-                this.drag(Math.round(this.pointer * this.span.steps));
+                this.held.drag(Math.round(this.pointer * this.span.steps));
             }
             this.tip.style.left = `${this.pointer * 100}%`;
             this.tip.style.translate = `${-this.pointer * 100}% 0`;
@@ -193,24 +258,6 @@ var lazyneg = (() => {
             this.tipText.set(say(kind, {step, steps, percent: Math.floor(step * 100 / steps)}));
         }
 
-        key(event) {
-            const {critical, steps} = this.span;
-            const page = Math.max(Math.round(steps / 10), 1);
-            const step = {
-                ArrowLeft: critical - 1,
-                ArrowDown: critical - 1,
-                ArrowRight: critical + 1,
-                ArrowUp: critical + 1,
-                PageDown: critical - page,
-                PageUp: critical + page,
-                Home: 0,
-                End: steps,
-            }[event.key];
-            if (!this.draggable || step === undefined) return;
-            event.preventDefault();
-            this.drag(Math.min(Math.max(step, 0), steps));
-        }
-
         show({span, early, needed, draggable}) {
             this.span = span;
             this.early = early;
@@ -224,22 +271,10 @@ var lazyneg = (() => {
             this.track.style.setProperty("--lazyneg-steps", steps);
             this.track.classList.toggle("lazyneg-fine", steps > 75);
             this.track.classList.toggle("lazyneg-draggable", draggable);
-            const about = {
-                "role": draggable ? "slider" : "img",
-                "aria-label": say(this.label),
-                ...(draggable ? {
-                    "tabindex": 0,
-                    "aria-valuemin": 0,
-                    "aria-valuemax": steps,
-                    "aria-valuenow": critical,
-                    "aria-valuetext": words(span, needed),
-                } : {"aria-description": words(span, needed)}),
-            };
-            for (const name of ["role", "tabindex", "aria-label", "aria-description", "aria-valuemin",
-                "aria-valuemax", "aria-valuenow", "aria-valuetext"]) {
-                if (name in about) this.track.setAttribute(name, about[name]);
-                else this.track.removeAttribute(name);
-            }
+            this.track.setAttribute("role", draggable ? "group" : "img");
+            this.track.setAttribute("aria-label", say(this.label));
+            this.track.setAttribute("aria-description", words(span, needed));
+            for (const handle of this.handles) handle.show(span, words(span, needed), draggable);
             this.tell();
         }
     }
@@ -250,8 +285,13 @@ var lazyneg = (() => {
             this.root = root;
             this.tab = root.dataset.tab;
             this.percentMaximum = Number(root.dataset.percentMaximum);
-            this.first = new Bar(root, "firstPass", (step) => this.drag("critical_step", step));
-            this.hires = new Bar(root, "hiresPass", (step) => this.drag("hires_critical_step", step));
+            this.first = new Bar(root, "firstPass", {
+                critical: ["critical", (step) => this.drag("critical_step", step)],
+                stop: ["stop", (step) => this.dragStop(step)],
+            });
+            this.hires = new Bar(root, "hiresPass", {
+                critical: ["hiresCritical", (step) => this.drag("hires_critical_step", step)],
+            });
             this.words = text(element("p", "words", root));
             const warnings = element("p", "warnings", root);
             warnings.setAttribute("role", "status");
@@ -366,6 +406,14 @@ var lazyneg = (() => {
                 toPercent(step, name === "critical_step" ? first : hires) : step;
             const limit = name === "critical_step" && settings.stop_step ? settings.stop_step - 1 : Infinity;
             this.put(name, Math.min(value, limit));
+        }
+
+        /** At the end of the run nothing stops. */
+        dragStop(step) {
+            const {unit, critical_step: critical} = this.settings();
+            const [steps] = this.steps();
+            const value = unit === "percent" ? toPercent(step, steps) : step;
+            this.put("stop_step", step < steps ? Math.max(value, critical + 1) : 0);
         }
 
         /** Only the user's own switch converts: a pasted unit comes with its values. */

@@ -124,26 +124,61 @@ def test_dragging_sets_the_critical_step(page: Page) -> None:
     assert page.values()["hires_critical_step"] == 50
 
 
+def test_dragging_sets_the_stop_step(page: Page) -> None:
+    page.enable()
+    drag(page, 0, 0.999, 0.75)
+    assert page.values()["stop_step"] == 15, "at the end of the run lies what never stops"
+    drag(page, 0, 0.74, 0.1)
+    assert page.values()["stop_step"] == 6, "a stop step has to stay after the critical step"
+    drag(page, 0, 0.9, 0.5)
+    shown = page.values()
+    assert (shown["critical_step"], shown["stop_step"]) == (5, 10), "the nearer end is meant"
+    page.set(unit="percent")
+    drag(page, 0, 0.5, 0.65)
+    assert page.values()["stop_step"] == 65
+    drag(page, 0, 0.65, 1.2)
+    assert page.values()["stop_step"] == 0
+    page.set(unit="steps", critical_step=20)
+    drag(page, 0, 0.999, 0.5)
+    shown = page.values()
+    assert (shown["critical_step"], shown["stop_step"]) == (10, 0), "both ends lie there"
+
+
 def test_the_timeline_works_by_keyboard_and_screen_reader(page: Page) -> None:
     page.enable()
-    page.track().focus()
+    critical, stop = (page.track().locator("[role=slider]").nth(i) for i in (0, 1))
+    critical.focus()
     for key, step in (("ArrowRight", 6), ("ArrowDown", 5), ("PageUp", 7), ("Home", 0), ("End", 20)):
         page.raw.keyboard.press(key)
         page.settle(100)
         assert page.values()["critical_step"] == step
-        assert page.track().get_attribute("aria-valuenow") == str(step)
+        assert critical.get_attribute("aria-valuenow") == str(step)
     page.raw.keyboard.press("PageDown")
     page.settle(100)
-    assert page.track().get_attribute("role") == "slider"
+    assert page.track().get_attribute("role") == "group"
     assert page.track().get_attribute("aria-label") == "First pass"
-    assert page.track().get_attribute("aria-valuemax") == "20"
-    assert page.track().get_attribute("aria-valuetext") == "negative prompt from step 18 of 20"
+    assert critical.get_attribute("aria-label") == "Critical step"
+    assert critical.get_attribute("aria-valuemax") == "20"
+    assert critical.get_attribute("aria-valuetext") == "negative prompt from step 18 of 20"
     assert page.inside("txt2img", "[role=status]").count() == 1
+
+    page.set(critical_step=3)
+    stop.focus()
+    for key, step in (("ArrowLeft", 19), ("PageDown", 17), ("Home", 4), ("End", 0)):
+        page.raw.keyboard.press(key)
+        page.settle(100)
+        assert page.values()["stop_step"] == step
+        assert stop.get_attribute("aria-valuenow") == str(step or 20)
+    assert stop.get_attribute("aria-label") == "Stop step"
 
     page.hires_fix()
     assert page.track(1).get_attribute("role") == "img"
-    assert page.track(1).get_attribute("tabindex") is None
+    assert not page.track(1).locator("[role=slider]").is_visible()
     assert page.track(1).get_attribute("aria-description") == "negative prompt in all 20 steps"
+    page.set(hires="own")
+    assert (
+        page.track(1).locator("[role=slider]").get_attribute("aria-label") == "Hires critical step"
+    )
 
 
 def test_warnings_in_words(page: Page) -> None:
@@ -180,7 +215,7 @@ def test_the_hires_pass_may_have_a_guidance_of_its_own(page: Page, server: WebUI
     page.hires_fix()
     if not page.raw.locator("#txt2img_hr_cfg").count():
         pytest.skip(f"{server.kind.name} knows one guidance for both passes")
-    everywhere, first, hires = "negative prompts have no effect.", "first pass (CFG", "(Hires CFG"
+    everywhere, first, hires = "The guidance (CFG", "first pass (CFG", "(Hires CFG"
     for guidance, hires_guidance, warned in (
         (7, 7, None),
         (1, 7, first),
@@ -234,7 +269,8 @@ def test_img2img_counts_the_steps_that_really_run(
     page.number("#img2img_steps", 8)
     page.number("#img2img_denoising_strength", strength)
     page.settle()
-    steps = int(page.track(tab="img2img").get_attribute("aria-valuemax"))
+    slider = page.track(tab="img2img").locator("[role=slider]").first
+    steps = int(slider.get_attribute("aria-valuemax"))
 
     about: dict[str, Any] = {
         "init_images": [base64.b64encode(server(prompt="a balloon").pngs[0]).decode()],
