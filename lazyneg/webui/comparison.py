@@ -13,15 +13,22 @@ from modules import images, processing, scripts, shared
 from PIL import Image
 
 from lazyneg.core import tag
-from lazyneg.core.settings import ACTED_KEYS, BY_NAME, MAXIMUM
+from lazyneg.core.settings import ACTED_KEYS, BY_NAME
 from lazyneg.webui.job import JOB, OVERRIDES
 
 TITLE = "Lazy Negative: compare"
 STEPS_KEY = "LazyNeg compared steps"
 """Infotext key of the critical steps that a comparison has besides."""
 
+ABOUT = (
+    "Paints each picture without its negative prompt, with it always, and as set in the accordion "
+    "Lazy Negative, ticked or not."
+)
 LABEL = "More critical steps"
-ALLOWED = f"whole numbers from 0 to {MAXIMUM}, separated by commas, such as 0, 2, 8"
+HELP = (
+    "One picture more for each, in the accordion's unit: whole numbers with commas between, such "
+    "as 0, 2, 8."
+)
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,8 @@ class LazyNegativeComparison(scripts.Script):
         return TITLE
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        gr.HTML(
-            "Paints each picture without its negative prompt, with it always, and as set in the "
-            "accordion Lazy Negative, ticked or not."
-        )
-        steps = gr.Textbox(
-            label=LABEL,
-            info=f"A picture more for each: {ALLOWED}, in the accordion's unit.",
-            lines=1,
-            elem_id=self.elem_id("steps"),
-        )
+        gr.HTML(ABOUT)
+        steps = gr.Textbox(label=LABEL, info=HELP, lines=1, elem_id=self.elem_id("steps"))
         self.infotext_fields = [(steps, STEPS_KEY)]
         self.paste_field_names = [STEPS_KEY]
         return [steps]
@@ -136,7 +135,9 @@ def _read(steps: object) -> list[int]:
         return []
     pieces = [piece.strip() for piece in str(steps).split(",")]
     if not all(re.fullmatch("[0-9]{1,9}", piece) for piece in pieces):
-        raise ValueError(f"{LABEL} is {steps!r}; allowed: {ALLOWED}")
+        raise ValueError(
+            f"{LABEL} is {steps!r}; allowed: whole numbers from 0 to 999999999, with commas between"
+        )
     return [int(piece) for piece in pieces]
 
 

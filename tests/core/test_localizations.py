@@ -39,6 +39,8 @@ def visible() -> set[str]:
     options = constants("options.py")
     strings |= {str(options[name]) for name in ("DEFAULTS_NOTE", "OPEN_LABEL", "INFOTEXT_LABEL")}
     strings.add(f"({options['INFOTEXT_HELP']})")
+    comparison = constants("comparison.py")
+    strings |= {str(comparison[name]) for name in ("TITLE", "ABOUT", "LABEL", "HELP")}
     axes = constants("axes.py")["AXES"]
     assert isinstance(axes, tuple)
     strings |= {f"[Lazy Negative] {name}" for name, _ in axes}

@@ -111,3 +111,23 @@ def test_a_denoiser_that_is_not_known(host: Host, data: Path, tmp_path: Path) ->
             )
             assert same(refused, webui(steps=3))
         assert not same(webui([True, 1], steps=3), webui(steps=3))
+
+
+def test_two_copies_in_folders_of_any_name(host: Host, data: Path, tmp_path: Path) -> None:
+    """By the name in metadata.ini the host knows the second, leaves it out and says so."""
+    for folder in ("models", "embeddings"):
+        (tmp_path / folder).symlink_to(data / folder)
+    for name in ("A ネガ & more", "lazy-negative (1)"):
+        copy = tmp_path / "extensions" / name
+        copy.mkdir(parents=True)
+        for part in ("javascript", "lazyneg", "scripts", "install.py", "metadata.ini", "style.css"):
+            (copy / part).symlink_to(ROOT / part)
+    with contextmanager(start)(host, tmp_path) as webui:
+        log = webui.log.read_text(errors="replace")
+        assert log.count("Duplicate canonical name") == 1
+        assert [one for one in tracebacks(log) if "lazyneg" in one] == []
+        assert webui.get("scripts")["txt2img"].count(TITLE.lower()) == 1
+        made = webui([True, 1], steps=3)
+        assert "LazyNeg critical step: 1" in made.infotext
+        assert not same(made, webui(steps=3))
+        assert same(webui([True, 3], steps=3), webui(steps=3, negative_prompt=""))
