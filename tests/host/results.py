@@ -27,11 +27,13 @@ FEATURES = {
     "Prompt tag": ("test_tag",),
     "X/Y/Z plot": ("test_xyz_plot",),
     "Area and adaptive": ("test_choice",),
+    "Comparison by script": ("test_comparison",),
     "Nothing leaks between requests": ("test_leaks",),
     "Accordion in a browser": (
         "test_timeline",
         "test_keeping",
         "test_localization",
+        "test_comparison_page",
         "test_tag_page",
         "test_xyz_page",
     ),
