@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +46,11 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Servers:
-    """Two servers of the same WebUI on the same models."""
+    """Two servers of the same WebUI on the same models, those of one data folder."""
 
     without: WebUI
     ours: WebUI
+    data: Path
 
     def options(self, **options: object) -> None:
         for server in (self.without, self.ours):
@@ -57,11 +58,6 @@ class Servers:
 
     def of(self, way: Way) -> WebUI:
         return self.ours if way.installed else self.without
-
-    def loads(self, way: Way) -> dict[str, Any]:
-        """What a server tells of the scripts that it has loaded, and of itself."""
-        server = self.of(way)
-        return dict(server.session.get(f"{server.url}/measured/loads").json())
 
     def picture(
         self, way: Way, negative: str, hooks: str | None = None, **payload: Any
@@ -87,15 +83,26 @@ class Servers:
 @contextmanager
 def servers_of(host: Host, folder: Path) -> Iterator[Servers]:
     """Starts both servers, on data folders of their own in ``folder``."""
-    without, ours = folder / "without", folder / "with"
-    for data in (without, ours):
-        data.mkdir()
+    ours = folder / "with"
+    ours.mkdir()
     write_models(host, ours)
-    (without / "models").symlink_to(ours / "models")
-    install(without, {"a-measured": SUPPORT})
+    without = data_beside(ours, folder / "without", {"a-measured": SUPPORT})
     install(ours, EXTENSIONS)
     with started(host, without) as first, started(host, ours) as second:
-        yield Servers(first, second)
+        yield Servers(first, second, ours)
+
+
+def data_beside(data: Path, folder: Path, extensions: Mapping[str, Path]) -> Path:
+    """Another data folder with the models of one."""
+    folder.mkdir()
+    (folder / "models").symlink_to(data / "models")
+    install(folder, extensions)
+    return folder
 
 
 started = contextmanager(start)
+
+
+def told_of_start(server: WebUI) -> dict[str, Any]:
+    """What the extension did in a server's start, as the support extension tells it."""
+    return dict(server.session.get(f"{server.url}/measured/start").json())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measuring import peak, quartiles, side_by_side
-from benchmarks.servers import STEPS, WAYS, Servers
+from benchmarks.servers import STEPS, WAYS, Servers, told_of_start
 
 NEGATIVES = {"short": "glasses, hat", "150 tokens": " ".join(["hat"] * 150)}
 COUNTS = ("denoiser calls", "denoiser rows", "text encoder calls")
@@ -69,7 +69,7 @@ def test_a_picture(benchmark: Any, servers: Servers, picture: Measure, name: str
         picture(way, "traced")["our functions"] if way in ("off", "critical step 5") else 0
     )
     side_by_side(benchmark, lambda: timed(way), lambda: timed(beside), rounds=15, steps=STEPS)
-    process = servers.loads(WAYS[way])["pid"]
+    process = told_of_start(servers.of(WAYS[way]))["pid"]
     benchmark.extra_info["peak MB"] = peak(lambda: picture(way), str(process))
 
 

@@ -71,20 +71,44 @@ def replace(owner, name):
     return decorator
 
 
-loads = {}
+start = {}
+"""What the extension did in the host's start: CPU times in seconds, and the modules it loaded."""
+
+
+def timed_start(part, hook):
+    def timer(*args, **kwargs):
+        begin = time.thread_time()
+        try:
+            return hook(*args, **kwargs)
+        finally:
+            start[part] = start.get(part, 0.0) + time.thread_time() - begin
+
+    return timer
 
 
 @replace(script_loading, "load_module")
 def load_module(own, path):
+    if os.path.basename(path) != "lazyneg.py":
+        return own(path)
     before = set(sys.modules)
-    begin = time.thread_time(), time.perf_counter()
-    module = own(path)
-    loads[os.path.basename(path)] = {
-        "cpu": time.thread_time() - begin[0],
-        "wall": time.perf_counter() - begin[1],
-        "modules": sorted(set(sys.modules) - before),
-    }
+    module = timed_start("loading the script", own)(path)
+    start["modules"] = sorted(set(sys.modules) - before)
+    for kind in ("before_ui", "ui_settings"):
+        for one in own_callbacks(kind):
+            one.callback = timed_start("callbacks before the page", one.callback)
     return module
+
+
+def own_callbacks(kind):
+    callbacks = script_callbacks.callback_map[f"callbacks_{kind}"]
+    return [one for one in callbacks if one.callback.__module__.startswith("lazyneg.")]
+
+
+@replace(scripts.ScriptRunner, "create_script_ui")
+def create_script_ui(own, self, script):
+    if script.title() != TITLE:
+        return own(self, script)
+    return timed_start("controls", own)(self, script)
 
 
 @replace(CFGDenoiser, "forward")
@@ -154,11 +178,7 @@ def hooked(p, replaced):
         for name in HOOKS
     ]
     for kind in ("cfg_denoiser", "cfg_denoised"):
-        hooks += [
-            (one, "callback")
-            for one in script_callbacks.callback_map[f"callbacks_{kind}"]
-            if one.callback.__module__.startswith("lazyneg.")
-        ]
+        hooks += [(one, "callback") for one in own_callbacks(kind)]
     before = [getattr(owner, name) for owner, name in hooks]
     for (owner, name), hook in zip(hooks, before):
         setattr(owner, name, replaced(hook))
@@ -195,7 +215,7 @@ def hook_next(how: str):
 
 
 def add_routes(demo, app):
-    app.add_api_route("/measured/loads", lambda: {"pid": os.getpid(), **loads}, methods=["GET"])
+    app.add_api_route("/measured/start", lambda: {"pid": os.getpid(), **start}, methods=["GET"])
     app.add_api_route("/measured/next", hook_next, methods=["POST"])
 
 
