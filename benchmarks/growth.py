@@ -24,7 +24,7 @@ from lazyneg.sweep import plots
 DOCS = Path(__file__).parents[1] / "docs"
 DATA = DOCS / "measurements" / "growth.json"
 DRAWING = DOCS / "images" / "growth.svg"
-ROUNDS = 5
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Size:
 
 
 AXES = {
-    "batch": ("pictures in the batch", (1, 2, 4, 8)),
-    "side": ("side of the pictures in pixels", (64, 128, 256)),
-    "steps": ("steps", (10, 20, 40, 80)),
+    "batch": ("pictures in the batch", (1, 2, 4)),
+    "side": ("side of the pictures in pixels", (64, 128, 192)),
+    "steps": ("steps", (10, 20, 40)),
     "tokens": ("tokens of the negative prompt", (77, 154, 308)),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
