@@ -5,45 +5,52 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 Call = Callable[[], Any]
+Timed = Callable[[], Mapping[str, float]]
+"""Makes a call and gives its times in seconds, by kind."""
 
 
-def side_by_side(
-    benchmark: Any, pipe: Any, call: Call, beside: Call, rounds: int, steps: int
-) -> None:
+def side_by_side(benchmark: Any, timed: Timed, beside: Timed, rounds: int, steps: int) -> None:
     """Measures a call and another, in turns, so that what else the machine does weighs on both.
 
     Args:
-        benchmark: The fixture of pytest-benchmark, which gets median and quartiles of the ratios,
-            and counts.
-        pipe: The pipeline whose models are counted.
-        call: The call.
-        beside: What it is compared with.
-        rounds: How often each is made, after once to warm up.
+        benchmark: The fixture of pytest-benchmark, which gets median and quartiles of the ratios.
+        timed: The call.
+        beside: What it is compared with; warmed up, like the call.
+        rounds: How often each is made.
         steps: Denoiser steps of a call, over which the difference is spread.
     """
-    beside()
-    benchmark.extra_info.update(_counts(pipe, call))
-    base: list[tuple[float, float]] = []
-    made: list[tuple[float, float]] = []
+    base: list[Mapping[str, float]] = []
+    made: list[Mapping[str, float]] = []
     benchmark.pedantic(
-        lambda: made.append(_times(call)),
-        setup=lambda: base.append(_times(beside)),
+        lambda: made.append(timed()),
+        setup=lambda: base.append(beside()),
         rounds=rounds,
     )
     pairs = list(zip(made, base, strict=True))
-    figures = {
-        "cpu": [one[0] / two[0] for one, two in pairs],
-        "wall": [one[1] / two[1] for one, two in pairs],
-        "added": [(one[0] - two[0]) / steps * 1e6 for one, two in pairs],
-    }
-    for name, values in figures.items():
-        benchmark.extra_info[name] = statistics.quantiles(values, method="inclusive")
-    benchmark.extra_info["peak MB"] = round(_peak(call), 1)
+    figures = {kind: [one[kind] / two[kind] for one, two in pairs] for kind in made[0]}
+    figures["added"] = [(one["cpu"] - two["cpu"]) / steps * 1e6 for one, two in pairs]
+    for kind, values in figures.items():
+        benchmark.extra_info[kind] = quartiles(values)
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """The lower one, the median and the upper one."""
+    return statistics.quantiles(values, method="inclusive")
+
+
+def pipelines_side_by_side(
+    benchmark: Any, pipe: Any, call: Call, beside: Call, rounds: int, steps: int
+) -> None:
+    """The same for two calls of pipelines; also counts what the models of ``pipe`` do."""
+    beside()
+    benchmark.extra_info.update(_counts(pipe, call))
+    side_by_side(benchmark, lambda: times(call), lambda: times(beside), rounds, steps)
+    benchmark.extra_info["peak MB"] = peak(call)
 
 
 def _counts(pipe: Any, call: Call) -> dict[str, int]:
@@ -64,16 +71,16 @@ def _counts(pipe: Any, call: Call) -> dict[str, int]:
     }
 
 
-def _times(call: Call) -> tuple[float, float]:
-    """CPU time of this process and wall time, in seconds."""
+def times(call: Call) -> dict[str, float]:
+    """CPU time of this process and wall time of a call, in seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     call()
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-def _peak(call: Call) -> float:
-    """Memory that a call takes at most beyond what is there before, in MB; 0 where unknown."""
-    status, marks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+def peak(call: Call, process: str = "self") -> float:
+    """Memory that a process takes at most in a call beyond what it has, in MB; 0 where unknown."""
+    status, marks = (Path("/proc", process, name) for name in ("status", "clear_refs"))
     if not marks.exists():
         return 0
 
@@ -86,4 +93,4 @@ def _peak(call: Call) -> float:
     marks.write_text("5")
     before = size("VmRSS")
     call()
-    return (size("VmHWM") - before) / 1024
+    return round((size("VmHWM") - before) / 1024, 1)

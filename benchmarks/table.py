@@ -14,12 +14,15 @@ Run = Mapping[str, Mapping[str, Any]]
 COLUMNS = {
     "cpu": "CPU time, times plain",
     "wall": "wall time, times plain",
+    "call": "CPU time of a denoiser call",
     "added": "µs a step (CPU)",
+    "ms": "ms (CPU)",
 }
 COUNTS = {
     "denoiser calls": "denoiser calls",
     "denoiser rows": "rows",
     "text encoder calls": "text encoder calls",
+    "our functions": "calls of our functions",
     "peak MB": "peak MB",
 }
 
@@ -33,7 +36,7 @@ def read(path: Path) -> Run:
 def spread(values: Sequence[float]) -> str:
     """Median and quartiles."""
     low, middle, high = values
-    digits = 2 if middle < 10 else 1
+    digits = 3 if abs(middle) < 10 else 1
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
@@ -49,14 +52,15 @@ def table(runs: Sequence[Run]) -> str:
             found = run.get(name)
             if found is None:
                 continue
+            main = next(column for column in COLUMNS if column in found)
             apart = before is not None and (
-                found["cpu"][0] > before["cpu"][2] or found["cpu"][2] < before["cpu"][0]
+                found[main][0] > before[main][2] or found[main][2] < before[main][0]
             )
             lines.append(
                 [
                     name if before is None else "",
-                    *(spread(found[column]) for column in COLUMNS),
-                    *(f"{found[count]:g}" for count in COUNTS),
+                    *(spread(found[column]) if column in found else "" for column in COLUMNS),
+                    *(f"{found[count]:g}" if count in found else "" for count in COUNTS),
                     "differs" if apart else "",
                 ]
             )

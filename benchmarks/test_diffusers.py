@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.measuring import side_by_side
+from benchmarks.measuring import pipelines_side_by_side
 from benchmarks.ways import STEPS, WAYS, empty_pipeline, plain
 from tests.diffusers.tiny import pipeline
 
@@ -18,7 +18,7 @@ def test_a_call(benchmark: Any, name: str) -> None:
     # Counted is a repeat, as measured are repeats.
     call = WAYS[name](pipe)
     call()
-    side_by_side(benchmark, pipe, call, plain(empty_pipeline()), rounds=15, steps=STEPS)
+    pipelines_side_by_side(benchmark, pipe, call, plain(empty_pipeline()), rounds=15, steps=STEPS)
 
 
 @pytest.mark.parametrize("name", ["article's method, 5", "step callback, 5"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import side_by_side
+from benchmarks.measuring import pipelines_side_by_side
 from lazyneg import demo
 from lazyneg.painting.painter import Painter
 from lazyneg.painting.ranks import Ranks
@@ -44,4 +44,4 @@ def test_a_sweep_beside_pictures_of_their_own(benchmark: Any, name: str) -> None
 
     shared, each_alone = (functools.partial(sweep, one) for one in (painter, alone))
     steps = plan.iterations * len(plan.batches)
-    side_by_side(benchmark, painter.pipe, shared, each_alone, rounds=3, steps=steps)
+    pipelines_side_by_side(benchmark, painter.pipe, shared, each_alone, rounds=3, steps=steps)

@@ -15,7 +15,7 @@ from lazyneg.cli import options
 from lazyneg.core import tag
 from lazyneg.core.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
 from lazyneg.core.tag import Picture
-from lazyneg.painting import infotext, pictures, reading, samplers
+from lazyneg.painting import infotext
 from lazyneg.painting.infotext import Infotext
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def compare(
         for job in [_job(start, prompt, negative, parameters)]
     ]
     # Only now, as it takes seconds.
+    from lazyneg.painting import pictures
     from lazyneg.painting.models import ModelError
     from lazyneg.painting.painter import Painter
 
@@ -120,6 +121,8 @@ def _painted(
     painter: Painter, job: Infotext, settings: Settings
 ) -> dict[str, tuple[Image, Infotext]]:
     """The pictures of one job by the names of their files, and their infotexts."""
+    from lazyneg.painting import pictures, samplers
+
     problems = tag.misuses(job.prompt, job.negative)
     text, tags = tag.cut(job.prompt)
     try:
@@ -163,6 +166,8 @@ def _starts(source: Path | None) -> list[Infotext]:
     """The infotexts in a file; an empty one without a file."""
     if source is None:
         return [Infotext("")]
+    from lazyneg.painting import reading
+
     try:
         texts = reading.infotexts(source)
     except reading.ReadingError as error:
@@ -212,6 +217,8 @@ def _job(
 
 def _start_parameters(start: Infotext, given: Mapping[str, str]) -> dict[str, str]:
     """The parameters of an infotext, with a schedule type that goes with the sampler given."""
+    from lazyneg.painting import samplers
+
     found = dict(start.parameters)
     sampler, schedule = samplers.split_name(
         found.pop("Sampler", ""), found.pop("Schedule type", "")

@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 import typer
 
 from lazyneg.demo import CHECKPOINT, CONFIG
-from lazyneg.painting.samplers import split_name
 
 Number = TypeVar("Number", int, float)
 
@@ -134,6 +133,8 @@ def webui_parameters(
     if (width is None) != (height is None):
         raise typer.BadParameter("give both or none", param_hint="--width and --height")
     if sampler is not None:
+        from lazyneg.painting.samplers import split_name
+
         sampler, in_name = split_name(sampler, "")
         schedule = schedule or in_name or None
     given = {

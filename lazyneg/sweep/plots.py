@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle
 from typing import Any
 
@@ -15,7 +16,7 @@ from lazyneg.painting.pictures import choosing
 from lazyneg.sweep.plan import digest
 from lazyneg.sweep.summary import Estimate, Line, Summary
 
-_COLORS = ("#1b6ca8", "#7a5195", "#2a9d8f", "#bc5090", "#6b705c")
+COLORS = ("#1b6ca8", "#7a5195", "#2a9d8f", "#bc5090", "#6b705c")
 _INDUCED = "#d95f02"
 FEWEST = 5
 """Of fewer seeds, an interval spans the drawing and a share tells nothing."""
@@ -28,21 +29,31 @@ def plot(summary: Summary) -> bytes:
         summary: A section with an object that at least :data:`FEWEST` seeds have without a
             negative prompt.
     """
-    style = {
-        "svg.hashsalt": digest(f"{summary.prompt}\n{summary.negative}\n{summary.words}"),
+    with in_style(digest(f"{summary.prompt}\n{summary.negative}\n{summary.words}")):
+        figure = Figure(figsize=(12.5, 4.4), layout="constrained")
+        front, curves = figure.subplots(1, 2)
+        _draw_front(front, summary)
+        _draw_curves(curves, summary)
+        return svg(figure)
+
+
+def in_style(salt: str) -> AbstractContextManager[None]:
+    """How plots look. Of the salt are the names of what repeats in the drawing."""
+    style: dict[str, Any] = {
+        "svg.hashsalt": salt,
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.color": "#e6e6e6",
     }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(12.5, 4.4), layout="constrained")
-        front, curves = figure.subplots(1, 2)
-        _draw_front(front, summary)
-        _draw_curves(curves, summary)
-        drawing = io.BytesIO()
-        figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    return mpl.rc_context(style)
+
+
+def svg(figure: Figure) -> bytes:
+    """The same bytes for the same figure, in the style."""
+    drawing = io.BytesIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
     return drawing.getvalue()
 
 
@@ -72,7 +83,7 @@ def _draw_front(axes: Any, summary: Summary) -> None:
             label="Pareto front",
         )
     unit = _unit(summary)
-    for color, (name, lines) in zip(cycle(_COLORS), _groups(summary).items()):
+    for color, (name, lines) in zip(cycle(COLORS), _groups(summary).items()):
         points = [(line, line.similarity, line.removal) for line in lines if line.removal]
         for _, x, y in points:
             axes.errorbar(
@@ -118,7 +129,7 @@ def _draw_front(axes: Any, summary: Summary) -> None:
 def _draw_curves(axes: Any, summary: Summary) -> None:
     unit = _unit(summary)
     absent = summary.seeds - summary.present
-    for color, (name, lines) in zip(cycle(_COLORS), _groups(summary).items()):
+    for color, (name, lines) in zip(cycle(COLORS), _groups(summary).items()):
         steps = [line.settings.critical_step for line in lines]
         removal = [line.removal for line in lines]
         what = f"removal, {name}" if name else "removal"

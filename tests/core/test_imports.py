@@ -22,6 +22,7 @@ MAY_IMPORT = {
 }
 """Each folder with those of the package that it may import. ``lazyneg`` itself has the names that
 stand for ``lazyneg.diffusers``."""
+FRONTS = ("diffusers", "transformers", "gradio", "modules")
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -50,12 +51,17 @@ def test_every_folder_has_its_place() -> None:
     assert folders == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("module", ["lazyneg", "lazyneg.core.conditioning", "lazyneg.core.tag"])
-def test_the_core_loads_neither_front(module: str) -> None:
-    code = (
-        f"import sys, {module}\n"
-        "print([name for name in ('diffusers', 'transformers', 'gradio', 'modules') "
-        "if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("lazyneg", FRONTS),
+        ("lazyneg.core.conditioning", FRONTS),
+        ("lazyneg.core.tag", FRONTS),
+        # Help and refusals come at once.
+        ("lazyneg.cli", (*FRONTS, "PIL", "numpy", "torch")),
+    ],
+)
+def test_what_is_not_loaded_before_it_is_used(module: str, unwanted: tuple[str, ...]) -> None:
+    code = f"import sys, {module}\nprint([name for name in {unwanted} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -234,25 +234,34 @@ def data(host: Host) -> Iterator[Path]:
     # Not pytest's own, which keeps those of several runs: some checkpoints are large.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         data = Path(folder)
-        if host.kind.forge:
-            forge_checkpoints.write_sd1(data)
-        else:
-            made = subprocess.run(
-                [host.python, str(HERE / "make_checkpoints.py"), str(host.folder), folder],
-                cwd=host.folder,
-                capture_output=True,
-                text=True,
-            )
-            assert made.returncode == 0, made.stderr
-        networks.write_embedding(data, forge_checkpoints.TEXT if host.kind.forge else 64)
-        networks.write_lora(data)
-        extensions = data / "extensions"
-        extensions.mkdir(exist_ok=True)
-        (extensions / "lazy-negative").symlink_to(ROOT)
-        (extensions / "test-support").symlink_to(HERE / "support")
+        write_models(host, data)
+        install(data, {"lazy-negative": ROOT, "test-support": HERE / "support"})
         styles = 'name,prompt,negative_prompt\nclean,,"lowres, blurry"\ntagged,,<lazyneg:2>\n'
         (data / "styles.csv").write_text(styles, encoding="utf-8")
         yield data
+
+
+def write_models(host: Host, data: Path) -> None:
+    """Writes small checkpoints and networks into a data folder."""
+    if host.kind.forge:
+        forge_checkpoints.write_sd1(data)
+    else:
+        made = subprocess.run(
+            [host.python, str(HERE / "make_checkpoints.py"), str(host.folder), str(data)],
+            cwd=host.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert made.returncode == 0, made.stderr
+    networks.write_embedding(data, forge_checkpoints.TEXT if host.kind.forge else 64)
+    networks.write_lora(data)
+
+
+def install(data: Path, extensions: Mapping[str, Path]) -> None:
+    """Puts extensions into a data folder, by the names of their folders there."""
+    (data / "extensions").mkdir(exist_ok=True)
+    for name, folder in extensions.items():
+        (data / "extensions" / name).symlink_to(folder)
 
 
 @pytest.fixture(scope="session")
