@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from lazyneg.diffusers import remove as remove
     from lazyneg.diffusers import sweep_steps as sweep_steps
 
+__version__ = "0.1.0"
+
 __all__ = ["apply", "forward_lazy_negative", "lazy_negative", "remove", "sweep_steps"]
 
+if not TYPE_CHECKING:  # or else every name would be there
 
-def __getattr__(name: str) -> Any:
-    # Not imported before use: the WebUI imports this package too.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import lazyneg.diffusers
+    def __getattr__(name: str) -> Any:
+        # Not imported before use: the WebUI imports this package too.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import lazyneg.diffusers
 
-    return getattr(lazyneg.diffusers, name)
+        return getattr(lazyneg.diffusers, name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import lazyneg
 from lazyneg.cli.compare import compare
 from lazyneg.cli.sweep import sweep
 from lazyneg.cli.webui_model import webui_model
@@ -15,8 +17,21 @@ from lazyneg.cli.webui_model import webui_model
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lazyneg {lazyneg.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def lazyneg() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Delay the negative prompt of Stable Diffusion until there is something to remove."""
     # No prompt and no path ends a run because a terminal or a file cannot show it.
     for stream in (sys.stdout, sys.stderr):

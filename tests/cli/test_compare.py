@@ -56,6 +56,11 @@ def painted(
     return np.asarray(pipe(**call).images[0])
 
 
+def test_the_version_is_told_without_a_command() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"lazyneg {lazyneg.__version__}\n")
+
+
 def test_paints_plain_delayed_and_empty(model: Path, tmp_path: Path) -> None:
     result = compare(*DEMO, "--model", model, "--output", tmp_path)
     names = ["plain", "delayed", "empty", "compare"]
