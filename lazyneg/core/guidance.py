@@ -67,25 +67,22 @@ class Guidance:
             or if adaptive ``GAIN * (evidence - SPARED)``, at most 1 everywhere and
             :data:`STRONGEST` in a part of the picture.
         """
-        d = negative.float() - empty.float()
+        d, push, most = negative.float() - empty.float(), 1.0, 1.0
         self.acted = False
         if self.over or not d.any():
             return empty
         if self.area < 100:
-            d = torch.where(strongest(d, self.area, channels), d, 0)
-        push = self._push(cond.float() - empty.float(), d) if self.adaptive else 1.0
+            d, most = torch.where(strongest(d, self.area, channels), d, 0), STRONGEST
+        if self.adaptive:
+            self._seen.append(contained(cond.float() - empty.float(), d))
+            push = min(GAIN * (fmean(self._seen) - SPARED), most)
         self.acted = push > 0
         self.over = not self.acted
         if self.over:
             return empty
-        if self.area == 100 and push == 1:
+        if push == most == 1:
             return negative
         return (empty.float() + push * d).to(empty)
-
-    def _push(self, a: Tensor, d: Tensor) -> float:
-        self._seen.append(contained(a, d))
-        most = STRONGEST if self.area < 100 else 1.0
-        return min(GAIN * (fmean(self._seen) - SPARED), most)
 
 
 def contained(a: Tensor, d: Tensor) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lazyneg.diffusers.batch import list_sizes, sample_path
-from lazyneg.diffusers.both import Both
+from lazyneg.diffusers.both import Both, tracked
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path
 from lazyneg.diffusers.rehearsal import Made, Rehearsal
@@ -68,7 +68,8 @@ def _grown(
 ) -> dict[Path, bool]:
     """Which arguments have more rows in the call for one picture more, and which as many.
 
-    Others, and those that come of what a denoiser gave, are left out.
+    Others are left out, and so are those that have as many but come of what a denoiser or the user
+    gave: that is of so many pictures as there are.
     """
     found: dict[Path, bool] = {}
     before, after = list_sizes(givens), list_sizes(others)
@@ -77,9 +78,7 @@ def _grown(
         one, two = before[path[:-1]], after[path[:-1]]
         if one == two and isinstance(leaf, Tensor) and isinstance(other, Tensor):
             one, two = len(leaf) if leaf.ndim else 0, len(other) if other.ndim else 0
-        if isinstance(other, Both):
-            continue
-        if one == two:
+        if one == two and not isinstance(other, Both):
             found[path] = False
         elif one * (pictures + 1) == two * pictures:
             found[path] = True
@@ -88,6 +87,6 @@ def _grown(
 
 def _tracked(made: Made) -> Made:
     """A call that gives what can be told from all else."""
-    tracked = copy.copy(made)
-    tracked.output = Both.of(made.output, made.output, lambda: True)
-    return tracked
+    copied = copy.copy(made)
+    copied.output = tracked(made.output)
+    return copied

@@ -14,8 +14,9 @@ from lazyneg.core.settings import SettingsError
 _PICTURES = re.compile(r"num_[a-z]+_per_prompt")
 _ANY_TEXT = re.compile(r"(neg(ative)?_)?prompt(_\d+)?")
 _TEXT = re.compile(r"neg(ative)?_prompt(_\d+)?")
-# Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images.
-_ENCODED = re.compile(r"negative_.*(prompt|attention_mask).*")
+# Embeddings and what belongs to them (masks, lengths), but not sizes, scores or images. Those of a
+# picture are a prompt where a prior made them of one.
+_ENCODED = re.compile(r"negative_(.*(prompt|attention_mask).*|image_embeds)")
 
 
 def negative_names(names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -81,3 +81,13 @@ def form(value: Any, which: str) -> Any:
     """``value`` with each :class:`Both` in it in the form ``blank`` or ``given``."""
     found = {path: getattr(leaf, which) for path, leaf in leaves(value) if isinstance(leaf, Both)}
     return replaced(value, found) if found else value
+
+
+def tracked(value: Any) -> Any:
+    """``value`` with tensors that can be told from all else, as what is made of them can."""
+    news = {
+        path: Both.of(leaf, leaf, lambda: True)
+        for path, leaf in leaves(value)
+        if isinstance(leaf, torch.Tensor)
+    }
+    return replaced(value, news) if news else value

@@ -32,7 +32,7 @@ from lazyneg.diffusers.blank import (
     more_pictures,
     negative_names,
 )
-from lazyneg.diffusers.both import form
+from lazyneg.diffusers.both import form, tracked
 from lazyneg.diffusers.errors import DelayError
 from lazyneg.diffusers.leaves import Path, at, leaves, replaced, same
 from lazyneg.diffusers.memory import Memory
@@ -153,7 +153,7 @@ class _Rehearsals:
     def ahead(self, module: torch.nn.Module, made: list[Made]) -> Ahead:
         """What tells of a call that follows on those ``made``."""
         more = (
-            (pictures, self.more((arguments.args, arguments.kwargs)))
+            (pictures, self.more(tracked((arguments.args, arguments.kwargs))))
             for pictures, arguments in more_pictures(self.arguments)
         )
         return Ahead(module, self.blank, more, made)

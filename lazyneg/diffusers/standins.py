@@ -229,10 +229,33 @@ class _CallableStandIn(_StandIn):
         return _called_outside(_part_of(self), args, kwargs)
 
 
+class _Passing(type):
+    """Metaclass of stand-ins' classes: each equals the one it passes for, and hashes like it.
+
+    Pipelines ask whether the type of a part is a certain class, besides ``isinstance``.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return _passes_for(cls) is _passes_for(other)
+
+    def __hash__(cls) -> int:
+        return hash(_passes_for(cls))
+
+
+def _passes_for(kind: Any) -> Any:
+    return kind.__bases__[-1] if isinstance(kind, _Passing) else kind
+
+
+@functools.cache
+def _passing(metaclass: Any) -> Any:
+    return type(metaclass.__name__, (_Passing, metaclass), {})
+
+
 @functools.cache
 def _stand_in_class(kind: Any, plain: Any) -> Any:
     names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(plain)(plain.__name__, (kind, plain), {**names, "__slots__": ()})
+    made = _passing(type(plain))
+    return made(plain.__name__, (kind, plain), {**names, "__slots__": ()})
 
 
 def _stand_in(kind: Any, part: Any, observer: Observer | None) -> Any:

@@ -365,9 +365,12 @@ class _Cache:
 def channels_of(module: torch.nn.Module, output: Tensor) -> int:
     """The dimension of the channels."""
     config = getattr(module, "config", {})
-    inner, outer = (getattr(config, name, None) for name in ("in_channels", "out_channels"))
-    patch = getattr(config, "patch_size", None)
-    allowed = {inner, outer}
+    names = ("in_channels", "out_channels", "in_visual_dim", "out_visual_dim")
+    # Some keep only among their attributes that they also give variances.
+    allowed = {getattr(config, name, None) for name in names} | {
+        getattr(module, "out_channels", None)
+    }
+    outer, patch = (getattr(config, name, None) for name in ("out_channels", "patch_size"))
     if isinstance(outer, int) and isinstance(patch, int):
         allowed.add(outer * patch**2)
     found = [index for index in range(1, output.ndim) if output.shape[index] in allowed]

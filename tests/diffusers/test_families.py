@@ -90,8 +90,9 @@ def test_no_text_or_picture_is_encoded_twice(family: str) -> None:
     lazyneg.apply(pipe, 2)
     latents(pipe, family)
     besides = Counter(calls) - plain
-    # What is there of the empty prompt, and nothing else.
-    assert 0 < sum(besides.values()) <= sum(plain.values())
+    # What is there of the empty prompt, and nothing else. Bria has zeros for it.
+    assert bool(besides) != (family == "bria")
+    assert sum(besides.values()) <= sum(plain.values())
     assert besides.keys().isdisjoint(plain)
 
 

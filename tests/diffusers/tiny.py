@@ -10,14 +10,25 @@ from diffusers import (
     AnimateDiffPipeline,
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLMochi,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    AutoencoderOobleck,
+    BriaPipeline,
+    BriaTransformer2DModel,
     ControlNetModel,
+    CosineDPMSolverMultistepScheduler,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
+    LattePipeline,
+    LatteTransformer3DModel,
+    MochiPipeline,
+    MochiTransformer3DModel,
     MotionAdapter,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -26,6 +37,9 @@ from diffusers import (
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
+    StableAudioDiTModel,
+    StableAudioPipeline,
+    StableAudioProjectionModel,
     StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -42,6 +56,9 @@ from diffusers import (
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -401,6 +418,140 @@ def _animatediff() -> dict[str, Any]:
     return parts
 
 
+def _hunyuandit() -> dict[str, Any]:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces += [prefix + piece for prefix in ("", "##") for piece in _PIECES]
+    bert = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    return {
+        "transformer": HunyuanDiT2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            hidden_size=_WIDTH,
+            cross_attention_dim=_WIDTH,
+            cross_attention_dim_t5=_WIDTH,
+            pooled_projection_dim=16,
+        ),
+        "vae": vae(),
+        "text_encoder": BertModel(bert),
+        "tokenizer": BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}),
+        "text_encoder_2": _t5(),
+        "tokenizer_2": _t5_tokenizer(),
+        "scheduler": DDIMScheduler(),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+
+def _mochi() -> dict[str, Any]:
+    return {
+        "transformer": MochiTransformer3DModel(
+            patch_size=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            pooled_projection_dim=16,
+            in_channels=12,
+            text_embed_dim=_WIDTH,
+            time_embed_dim=4,
+        ),
+        "vae": AutoencoderKLMochi(
+            encoder_block_out_channels=(32,) * 4,
+            decoder_block_out_channels=(32,) * 4,
+            layers_per_block=(1,) * 5,
+        ),
+        "text_encoder": _t5(),
+        "tokenizer": _t5_tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+
+
+def _stable_audio() -> dict[str, Any]:
+    tokenizer = _t5_tokenizer()
+    tokenizer.model_max_length = 32
+    return {
+        "transformer": StableAudioDiTModel(
+            sample_size=4,
+            in_channels=3,
+            out_channels=3,
+            num_layers=2,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            num_key_value_attention_heads=2,
+            cross_attention_dim=4,
+            cross_attention_input_dim=4,
+            time_proj_dim=8,
+            global_states_input_dim=8,
+        ),
+        "vae": AutoencoderOobleck(
+            encoder_hidden_size=6,
+            downsampling_ratios=[1, 2],
+            channel_multiples=[2, 4],
+            decoder_channels=3,
+            decoder_input_channels=3,
+            sampling_rate=4,
+        ),
+        "text_encoder": _t5(),
+        "tokenizer": tokenizer,
+        "projection_model": StableAudioProjectionModel(
+            text_encoder_dim=_WIDTH, conditioning_dim=4, min_value=0, max_value=32
+        ),
+        "scheduler": CosineDPMSolverMultistepScheduler(sigma_max=10),
+    }
+
+
+def _latte() -> dict[str, Any]:
+    return {
+        "transformer": LatteTransformer3DModel(
+            sample_size=12,
+            video_length=2,
+            patch_size=2,
+            in_channels=4,
+            out_channels=8,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            cross_attention_dim=_WIDTH,
+            caption_channels=_WIDTH,
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+        ),
+        "vae": vae(),
+        "text_encoder": _t5(),
+        "tokenizer": _t5_tokenizer(),
+        "scheduler": DDIMScheduler(),
+    }
+
+
+def _bria() -> dict[str, Any]:
+    return {
+        "transformer": BriaTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=_WIDTH,
+            axes_dims_rope=[0, 4, 4],
+        ),
+        "vae": vae(),
+        "text_encoder": _t5(),
+        "tokenizer": _t5_tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }
+
+
 def _pixels(seed: int, frames: int = 1) -> torch.Tensor:
     return torch.rand(frames, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
@@ -475,6 +626,32 @@ _FAMILIES: dict[str, tuple[Any, Callable[[], dict[str, Any]], Callable[[], dict[
         WanPipeline,
         lambda: _wan(transformer_2=_wan_transformer(), boundary_ratio=0.9),
         lambda: {**_SMALL, "num_frames": 5, "max_sequence_length": 32},
+    ),
+    "hunyuandit": (
+        HunyuanDiTPipeline,
+        _hunyuandit,
+        lambda: {**_SMALL, "original_size": (16, 16), "use_resolution_binning": False},
+    ),
+    "mochi": (
+        MochiPipeline,
+        _mochi,
+        lambda: {**_SMALL, "num_frames": 7, "max_sequence_length": 32},
+    ),
+    "stable audio": (StableAudioPipeline, _stable_audio, lambda: {"audio_end_in_s": 0.5}),
+    "latte": (
+        LattePipeline,
+        _latte,
+        lambda: {
+            "height": 24,
+            "width": 24,
+            "video_length": 2,
+            "clean_caption": False,
+        },
+    ),
+    "bria": (
+        BriaPipeline,
+        _bria,
+        lambda: {"height": 24, "width": 24, "max_sequence_length": 32},
     ),
     "animatediff": (AnimateDiffPipeline, _animatediff, lambda: {**_SMALL, "num_frames": 2}),
 }
