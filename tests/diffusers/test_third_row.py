@@ -210,7 +210,8 @@ def test_what_always_shows_is_always_on_but_for_rounding(
     empty = latents(pipe, family, negative_prompt="")
     lazyneg.apply(pipe, 0, adaptive=True)
     made = latents(pipe, family)
-    assert (made - plain).norm() < 1e-4 * (empty - plain).norm()
+    # Rounding goes by the latents, in which sound of this size changes little.
+    assert (made - plain).norm() < 1e-4 * (empty - plain).norm() + 1e-6 * plain.norm()
 
 
 def test_a_batch_is_its_pictures(pipe: Any) -> None:

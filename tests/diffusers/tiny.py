@@ -506,7 +506,7 @@ def _stable_audio() -> dict[str, Any]:
         "projection_model": StableAudioProjectionModel(
             text_encoder_dim=_WIDTH, conditioning_dim=4, min_value=0, max_value=32
         ),
-        "scheduler": CosineDPMSolverMultistepScheduler(sigma_max=10),
+        "scheduler": CosineDPMSolverMultistepScheduler(),
     }
 
 
