@@ -254,8 +254,8 @@ def _passing(metaclass: Any) -> Any:
 @functools.cache
 def _stand_in_class(kind: Any, plain: Any) -> Any:
     names = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
-    made = _passing(type(plain))
-    return made(plain.__name__, (kind, plain), {**names, "__slots__": ()})
+    metaclass: Any = type(plain)
+    return _passing(metaclass)(plain.__name__, (kind, plain), {**names, "__slots__": ()})
 
 
 def _stand_in(kind: Any, part: Any, observer: Observer | None) -> Any:

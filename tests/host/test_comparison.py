@@ -62,7 +62,7 @@ def test_more_critical_steps(webui: WebUI) -> None:
 
 
 def test_img2img(webui: WebUI, init_images: list[str]) -> None:
-    request = {"init_images": init_images, "denoising_strength": 0.8, "steps": 10}
+    request: dict[str, Any] = {"init_images": init_images, "denoising_strength": 0.8, "steps": 10}
     _, *made = compare(webui, [True, 4], **request)
     for one, expected in zip(made, alone(webui, [True, 4], **request), strict=True):
         assert same(one, expected)
