@@ -69,6 +69,9 @@ def probed(webui: WebUI, name: str) -> Sampler | str:
     if whole and "timesteps" not in calls:
         return Sampler(name, "turn", uniform, calls["planned"])
     planned = calls["planned"]
+    if name == "RES Solver":
+        # The call behind its loop has the noise level of the step before.
+        return Sampler(name, "call", 2, planned)
     if "timesteps" in calls or len(calls["turns"]) in (planned - 1, planned):
         return Sampler(name, "call", planned // STEPS, planned)
     return Sampler(name, "sigma", 0, planned)
