@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import torch
 
 
+SOLVER = "torchdiffeq"
+"""A library that samplers leave their integration to. It chooses its steps itself, and its loops run
+over the times that it was asked for."""
+
+
 class StepCounter:
     """Tells the steps of one pass.
 
@@ -127,6 +132,8 @@ def _is_list(value: Any) -> bool:
 
 def _loops_around(frame: FrameType) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The counters of the `for` loops that a frame is in, with what they run over."""
+    if frame.f_globals.get("__name__", "").split(".")[0] == SOLVER:
+        return
     for first, last, counter, iterable in _loops(frame.f_code):
         if first <= frame.f_lineno <= last:
             yield counter, iterable
