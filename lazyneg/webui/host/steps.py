@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 SOLVER = "torchdiffeq"
-"""A library that samplers leave their integration to. It chooses its steps itself, and its loops run
-over the times that it was asked for."""
+"""A library to which samplers leave the integration. It chooses its steps itself, and loops over
+the times that it was asked for."""
 
 
 class StepCounter:
