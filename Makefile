@@ -9,7 +9,7 @@ PROCESSES ?= 2
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
-.PHONY: demo test bench lint model clean
+.PHONY: demo test coverage bench lint docs model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.ready lint
 	$(BIN)/python -m pytest
 
+coverage: $(VENV)/.ready
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
+
 # Figures are ratios to a plain call beside; two files are compared by
 # .venv/bin/python -m benchmarks.table ONE.json TWO.json
 bench: $(VENV)/.benchmarks
@@ -30,6 +33,10 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+	@echo "Open $(CURDIR)/site/index.html"
 
 # Trains the embedded model anew and measures it, in about an hour on two cores.
 model: $(VENV)/.installed
@@ -54,5 +61,9 @@ $(VENV)/.benchmarks: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[bench]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage .nox demo htmlcov site bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis

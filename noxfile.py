@@ -45,3 +45,10 @@ def package(session: nox.Session) -> None:
     session.install("build", "twine")
     session.run("python", "-m", "build")
     session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, without a warning."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict")

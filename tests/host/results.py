@@ -1,7 +1,7 @@
-"""What the tests on real WebUIs found, kept as a file and shown as the README's table of hosts.
+"""What the tests on real WebUIs found, kept as a file and shown as the table of hosts in the docs.
 
 ``pytest tests/host tests/browser --host-results docs/hosts.json`` writes the file, entry by entry
-for the hosts that ran; ``python -m tests.host.results`` puts the table into the README.
+for the hosts that ran; ``python -m tests.host.results`` puts the table into its page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs" / "hosts.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "hosts.md"
 MARKS = "<!-- hosts -->\n", "<!-- /hosts -->\n"
 
 FEATURES = {
@@ -79,7 +79,7 @@ class Recorder:
 
 
 def table(known: dict[str, Any]) -> str:
-    """The README's table of hosts."""
+    """The table of hosts."""
     hosts = list(known)
     rows = [
         ["", *hosts],
@@ -103,13 +103,13 @@ def _cell(counts: Counter[str]) -> str:
     return ", ".join(word for word in words if not word.startswith("0 "))
 
 
-def with_table(readme: str, known: dict[str, Any]) -> str:
-    """The README with the table put in."""
-    before, rest = readme.split(MARKS[0])
+def with_table(page: str, known: dict[str, Any]) -> str:
+    """The page with the table put in."""
+    before, rest = page.split(MARKS[0])
     _, after = rest.split(MARKS[1])
     return before + MARKS[0] + table(known) + MARKS[1] + after
 
 
 if __name__ == "__main__":
-    readme = README.read_text("utf-8")
-    README.write_text(with_table(readme, json.loads(FILE.read_text("utf-8"))), "utf-8")
+    page = PAGE.read_text("utf-8")
+    PAGE.write_text(with_table(page, json.loads(FILE.read_text("utf-8"))), "utf-8")
