@@ -9,6 +9,7 @@ import sys
 import typer
 
 from lazyneg.cli.compare import compare
+from lazyneg.cli.play import play
 from lazyneg.cli.sweep import sweep
 from lazyneg.cli.webui_model import webui_model
 
@@ -28,5 +29,6 @@ def lazyneg() -> None:
 
 
 app.command()(compare)
+app.command()(play)
 app.command()(sweep)
 app.command()(webui_model)
