@@ -9,7 +9,7 @@ PROCESSES ?= 2
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
-.PHONY: demo test coverage bench lint docs model clean
+.PHONY: demo play test coverage bench lint docs model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed
 		--negative glasses --negative monochrome --critical-steps 0,3 \
 		--areas 100,10 --adaptive both
 	@echo "Open $(CURDIR)/demo/index.html"
+
+play: $(VENV)/.playable
+	$(BIN)/lazyneg play
 
 test: $(VENV)/.ready lint
 	$(BIN)/python -m pytest
@@ -51,6 +54,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[sweep]'
+	touch $@
+
+$(VENV)/.playable: pyproject.toml requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[play]'
 	touch $@
 
 $(VENV)/.ready: pyproject.toml requirements-dev.txt | $(VENV)/bin/python

@@ -11,6 +11,7 @@ import typer
 
 import lazyneg
 from lazyneg.cli.compare import compare
+from lazyneg.cli.play import play
 from lazyneg.cli.sweep import sweep
 from lazyneg.cli.webui_model import webui_model
 
@@ -43,5 +44,6 @@ def main(
 
 
 app.command()(compare)
+app.command()(play)
 app.command()(sweep)
 app.command()(webui_model)

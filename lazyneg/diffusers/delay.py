@@ -63,6 +63,7 @@ def delayed_call(
     args: Any,
     kwargs: Any,
     tape: Tape | None = None,
+    acted: set[int] | None = None,
 ) -> Any:
     """Calls a pipeline with the negative prompt acting only within the settings' window.
 
@@ -74,6 +75,8 @@ def delayed_call(
         args: The user's positional arguments.
         kwargs: The user's named arguments.
         tape: What this call may have in common with those before it.
+        acted: Gets the steps in which the negative prompt acted in any picture, where the pictures
+            tell that themselves.
 
     Returns:
         What the pipeline returns.
@@ -101,7 +104,10 @@ def delayed_call(
     why_blank_fails = functools.partial(_why_blank_fails, arguments, early)
     memory = Memory(pipe, ((args, kwargs), (blank.args, blank.kwargs)))
     denoising = _denoising(pipe, args, kwargs, tape)
-    run = _Run(pipe, settings, rehearsals, memory, why_blank_fails, denoising)
+    third_row = None
+    if settings.chooses:
+        third_row = ThirdRow(settings, denoising, set() if acted is None else acted)
+    run = _Run(pipe, settings, rehearsals, memory, why_blank_fails, denoising, third_row)
     own_args, own_kwargs = call_arguments((args, kwargs))
     stand_in = pipeline_stand_in(pipe, plain, run, beginning.devices)
     run.stand_in = weakref.ref(stand_in)
@@ -286,6 +292,7 @@ class _Run(_PlainRun):
         memory: Memory,
         why_blank_fails: Callable[[Exception], str],
         denoising: Denoising,
+        third_row: ThirdRow | None,
     ) -> None:
         super().__init__(denoising)
         self.pipe = pipe
@@ -321,7 +328,7 @@ class _Run(_PlainRun):
         """Where in the arguments of any denoiser the user's call and the blank one differ."""
         self.guided_later = False
         """Whether something changed after a first step in which nothing differs."""
-        self.third_row = ThirdRow(settings, denoising) if settings.chooses else None
+        self.third_row = third_row
 
     def iterating(self) -> None:
         if self.watch_again or len(self.loops) > 1:
@@ -336,7 +343,8 @@ class _Run(_PlainRun):
             self._conclude()
         self._begin(loop.index, loop.count)
         if self.third_row:
-            self.third_row.next_step(self.window.active(self.step), first=not loop.index)
+            acts = self.window.active(self.step)
+            self.third_row.next_step(self.step, acts, first=not loop.index)
         if self._nothing_is_left_to_do():
             self.watch_again = unwatch(self.stand_in())
 
@@ -360,7 +368,7 @@ class _Run(_PlainRun):
             self.step = self.calls = 0
             self.stepping = False
             if self.third_row:
-                self.third_row.next_step(False, first=True)
+                self.third_row.next_step(0, False, first=True)
 
     def stepped(self) -> None:
         self._check_was_called()
@@ -378,7 +386,7 @@ class _Run(_PlainRun):
             # Several schedulers may step one after the other: that is one step.
             self._begin(self.step + self.stepping, self._announced())
             if self.third_row and not self.calls:
-                self.third_row.next_step(self.window.active(self.step), first=False)
+                self.third_row.next_step(self.step, self.window.active(self.step), first=False)
         else:
             return self._set_up(module, args, kwargs)
         if self.third_row:

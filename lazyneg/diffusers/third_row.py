@@ -57,11 +57,14 @@ class ThirdRow:
     Args:
         settings: How.
         denoising: Calls the denoisers.
+        acted: Gets the steps in which the negative prompt acted in any picture.
     """
 
-    def __init__(self, settings: Settings, denoising: Denoising) -> None:
+    def __init__(self, settings: Settings, denoising: Denoising, acted: set[int]) -> None:
         self.settings = settings
         self.denoising = denoising
+        self.acted = acted
+        self.step = 0
         self.acts = False
         """Whether there is a choice in this step."""
         self._guidances: dict[tuple[int, int], Guidance] = {}
@@ -88,10 +91,11 @@ class ThirdRow:
         self._received: dict[Path, Tensor] = {}
         self._cache: _Cache | None = None
 
-    def next_step(self, acts: bool, first: bool) -> None:
+    def next_step(self, step: int, acts: bool, first: bool) -> None:
         """Begins a step, perhaps the first one of a pass."""
         self.end_step()
         self.stepped()
+        self.step = step
         self.acts = acts
         self._choices = 0
         self._calls.clear()
@@ -311,6 +315,8 @@ class ThirdRow:
         negatives = self._made(extra, rows)[path]
         for row, negative in zip(rows, negatives, strict=True):
             chosen[row] = guidances[row].uncond(prompts[row], empty[row], negative, channels - 1)
+            if guidances[row].acted:
+                self.acted.add(self.step)
         return chosen
 
     def _prompts(

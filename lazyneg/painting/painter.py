@@ -84,7 +84,11 @@ class Painter:
         return self.paint_batch(job, [int(job.parameters["Seed"])], settings)[0]
 
     def paint_batch(
-        self, job: Infotext, seeds: Sequence[int], settings: Settings
+        self,
+        job: Infotext,
+        seeds: Sequence[int],
+        settings: Settings,
+        acted: set[int] | None = None,
     ) -> list[tuple[Image, Infotext]]:
         """Paints a batch of pictures. Each has the random numbers of its own seed only.
 
@@ -92,6 +96,7 @@ class Painter:
             job: The prompts and the WebUI's parameters; those not needed are left alone.
             seeds: The seed of each picture, in place of the one in ``job``.
             settings: When the negative prompt acts.
+            acted: Gets the steps in which an adaptive one acted in any picture.
 
         Returns:
             Each picture, and the infotext that it is made again with.
@@ -104,8 +109,11 @@ class Painter:
         if hasattr(self.pipe.scheduler, "noise_sampler_seed"):
             # Its noise does not come from the pipeline's generators.
             self.pipe.scheduler.noise_sampler_seed = list(seeds)
+        iterations: set[int] = set()
         try:
-            result = self._called(self._of_the_loop(settings, wanted), self._arguments(job, seeds))
+            result = self._called(
+                self.of_the_loop(settings, wanted), self.arguments(job, seeds), iterations
+            )
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
             batch = ", a smaller --batch-size" if len(seeds) > 1 else ""
             raise ModelError(
@@ -116,6 +124,8 @@ class Painter:
             raise ModelError(str(error)) from error
         if not hasattr(result, "images"):
             raise ModelError(f"{type(self.pipe).__name__} paints no pictures")
+        if acted is not None:
+            acted |= {step // models.evaluations(self.pipe) for step in iterations}
         sampler = models.sampler_of(self.pipe, int(wanted["Steps"]))
         return [
             (picture, self._infotext(job, sampler, seed, picture, settings))
@@ -215,16 +225,21 @@ class Painter:
         }
         return Infotext(job.prompt, job.negative, made)
 
-    def _called(self, settings: Settings, arguments: dict[str, Any]) -> Any:
+    def _called(self, settings: Settings, arguments: dict[str, Any], acted: set[int]) -> Any:
         if not settings.enabled and self._tape is None:
             # With whatever is applied to the pipeline.
             return self.pipe(**arguments)
         plain = plain_class(self.pipe)
         early = Early(settings.early_prompt, {})
-        return delayed_call(self.pipe, plain, settings, early, (), arguments, self._tape)
+        return delayed_call(self.pipe, plain, settings, early, (), arguments, self._tape, acted)
 
-    def _of_the_loop(self, settings: Settings, wanted: Mapping[str, str]) -> Settings:
-        """Settings that count iterations of the pipeline's loop, not steps of the sampler."""
+    def of_the_loop(self, settings: Settings, wanted: Mapping[str, str]) -> Settings:
+        """Settings that count iterations of the pipeline's loop, not steps of the sampler.
+
+        Args:
+            settings: They count steps.
+            wanted: The WebUI's parameters that are painted with at the moment.
+        """
         iterations = models.evaluations(self.pipe)
         if not settings.enabled or iterations == 1:
             return settings
@@ -234,7 +249,8 @@ class Painter:
             begin, stop = window.steps * iterations, 0
         return dataclasses.replace(settings, critical_step=begin, unit="steps", stop_step=stop)
 
-    def _arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
+    def arguments(self, job: Infotext, seeds: Sequence[int]) -> dict[str, Any]:
+        """What the pipeline is called with; see :meth:`paint_batch`."""
         wanted = job.parameters
         scale = "true_cfg_scale" if "true_cfg_scale" in self.parameters else "guidance_scale"
         arguments: dict[str, Any] = {

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "painting": {"core", "diffusers", "painting"},
     "sweep": {"core", "painting", "sweep"},
     "demo": {"core", "diffusers", "painting", "sweep", "demo"},
-    "cli": {"core", "painting", "sweep", "demo", "cli"},
+    "play": {"core", "painting", "demo", "play"},
+    "cli": {"core", "painting", "sweep", "demo", "play", "cli"},
 }
 """Each folder with those of the package that it may import. ``lazyneg`` itself has the names that
 stand for ``lazyneg.diffusers``."""
