@@ -86,12 +86,20 @@ def _page(session: Session) -> gr.Blocks:
             with gr.Tab(name.capitalize()):
                 shown.append(gr.Code(language=language, elem_id=name, wrap_lines=True))
 
-        of_row = (prompt, negative, seed, steps, guidance, sampler)
+        of_row = {
+            "prompt": prompt,
+            "negative": negative,
+            "seed": seed,
+            "steps": steps,
+            "guidance": guidance,
+            "sampler": sampler,
+        }
 
         def paint(said: dict[Any, Any]) -> list[Any]:
             of_delay = {name: said[control] for name, control in delay.items()}
             try:
-                row = session.row(Request(*(said[control] for control in of_row), of_delay))
+                asked = {name: said[control] for name, control in of_row.items()}
+                row = session.row(Request(**asked, delay=of_delay))
             except RequestError as error:
                 return [drawing.said([f"Not painted: {error}."], "alert"), *[gr.skip()] * 5]
             return [
@@ -105,7 +113,7 @@ def _page(session: Session) -> gr.Blocks:
 
         painting: dict[str, Any] = {
             "fn": paint,
-            "inputs": {*of_row, *delay.values(), differences},
+            "inputs": {*of_row.values(), *delay.values(), differences},
             "outputs": shown,
             # The session refuses bad values, in words.
             "preprocess": False,

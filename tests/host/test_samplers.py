@@ -11,7 +11,7 @@ import pytest
 from .conftest import WebUI, same
 
 STEPS = 6
-OWN = {"Two calls", "Thin wrapper", "First apart", "Last apart", "Solver"}
+OWN = {"Two calls", "Thin wrapper", "First apart", "Last apart"}
 """Samplers of the test support extension, written as hosts write them."""
 
 
@@ -101,12 +101,10 @@ def test_the_samplers_are_there(webui: WebUI, samplers: list[Sampler | str]) -> 
     assert broken == set(webui.kind.broken)
     found = {sampler.name: sampler for sampler in samplers if isinstance(sampler, Sampler)}
     assert found.keys() >= OWN | {"Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ SDE", "LCM"}
-    by_turn = ("Euler", "Heun", "DPM++ SDE", *sorted(OWN - {"Solver"}))
-    assert [found[name].by for name in by_turn] == ["turn"] * 7
+    assert [found[name].by for name in ("Euler", "Heun", "DPM++ SDE", *sorted(OWN))] == ["turn"] * 7
     assert (found["Heun"].calls, found["Two calls"].calls) == (2, 2)
     by_sigma = {name for name, sampler in found.items() if sampler.by == "sigma"}
-    assert "Solver" in by_sigma
-    assert all(any(word in name for word in ("adaptive", "ODE", "Solver")) for name in by_sigma)
+    assert all(any(word in name for word in ("adaptive", "ODE")) for name in by_sigma)
 
 
 def test_txt2img(webui: WebUI, each: Any) -> None:

@@ -70,7 +70,7 @@ def test_shows_the_pictures_to_the_pixel(page: Page, embedded: Session) -> None:
     row = embedded.row(asked(**START))
     shown = [pixels(source) for source in page.sources()]
     for picture, painted in zip(shown, (row.without, row.always, row.delayed), strict=True):
-        assert np.array_equal(picture, painted.picture)
+        assert np.array_equal(picture, np.asarray(painted.picture))
     assert not np.array_equal(shown[1], shown[2])
     assert page.text("pictures").split("\n") == ["Without a negative prompt", "Always", "From 3"]
 
@@ -87,7 +87,7 @@ def test_the_slider_by_keyboard_changes_the_last_picture_only(
     without, always, delayed = page.sources()
     assert [without, always] == before[:2]
     painted = embedded.row(asked(**START, critical_step=8)).delayed
-    assert np.array_equal(pixels(delayed), painted.picture)
+    assert np.array_equal(pixels(delayed), np.asarray(painted.picture))
 
 
 def test_no_queue_builds_up(page: Page, embedded: Session) -> None:

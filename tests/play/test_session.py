@@ -45,16 +45,16 @@ def check(session: Session, row: Row, folder: Path) -> None:
     for name, painted in (
         ("plain", row.always), ("empty", row.without), ("delayed", row.delayed)
     ):  # fmt: skip
-        assert np.array_equal(compared[name], painted.picture), name
+        assert np.array_equal(compared[name], np.asarray(painted.picture)), name
     names: dict[str, Any] = {}
     exec(recipes.python(session, row), names)
-    assert np.array_equal(names["image"], row.delayed.picture)
+    assert np.array_equal(names["image"], np.asarray(row.delayed.picture))
     source = folder / "infotext.txt"
     source.write_text(str(row.delayed.infotext), encoding="utf-8")
     options = [f"{name}={value}" for name, value in session.options]
     again = shlex.join(["lazyneg", "compare", f"--from={source}", *options, "--"])
     assert np.array_equal(
-        painted_by_command(again, folder / "infotext")["delayed"], row.delayed.picture
+        painted_by_command(again, folder / "infotext")["delayed"], np.asarray(row.delayed.picture)
     )
 
 
@@ -97,7 +97,7 @@ def test_tells_in_which_steps_it_acted(embedded: Session) -> None:
     last = acted[-1]
     for stop_step, same in ((last + 1, True), (last, False)):
         stopped = embedded.row(asked(**adaptive, stop_step=stop_step)).delayed.picture
-        assert np.array_equal(stopped, row.delayed.picture) is same
+        assert np.array_equal(np.asarray(stopped), np.asarray(row.delayed.picture)) is same
     assert not embedded.row(asked(**adaptive, negative="balloon")).always.acted
 
 

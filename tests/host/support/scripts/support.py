@@ -27,7 +27,6 @@ import math
 import sys
 
 import torch
-import torchdiffeq
 import tqdm.auto
 from modules import (
     devices,
@@ -136,22 +135,8 @@ def last_apart(model, x, sigmas, extra_args=None, callback=None, disable=None):
     return (x + model(x, sigmas[len(sigmas) - 3] * levels, **extra_args)) / 2
 
 
-@torch.no_grad()
-def solver(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """Leaves all but the last step to a solver, which chooses steps of its own."""
-
-    def slope(level, x):
-        denoised = model(x, level * x.new_ones([len(x)]), **extra_args)
-        return (x - denoised) / level
-
-    ends = sigmas[[0, -2]]
-    x = torchdiffeq.odeint(slope, x, ends, rtol=1e-2, atol=1e-2, method="bosh3")[-1]
-    return model(x, ends[1] * x.new_ones([len(x)]), **extra_args)
-
-
 for name, function in (
     ("Last apart", last_apart),
-    ("Solver", solver),
     ("Two calls", two_calls),
     ("Thin wrapper", wrapper),
     ("First apart", first_apart),
