@@ -373,9 +373,7 @@ def channels_of(module: torch.nn.Module, output: Tensor) -> int:
     config = getattr(module, "config", {})
     names = ("in_channels", "out_channels", "in_visual_dim", "out_visual_dim")
     # Some keep only among their attributes that they also give variances.
-    allowed = {getattr(config, name, None) for name in names} | {
-        getattr(module, "out_channels", None)
-    }
+    allowed = {getattr(config, name, None) for name in names} | {vars(module).get("out_channels")}
     outer, patch = (getattr(config, name, None) for name in ("out_channels", "patch_size"))
     if isinstance(outer, int) and isinstance(patch, int):
         allowed.add(outer * patch**2)
