@@ -13,7 +13,7 @@ from modules import images, processing, scripts, shared
 from PIL import Image
 
 from lazyneg.core import tag
-from lazyneg.core.settings import ACTED_KEYS, BY_NAME
+from lazyneg.core.settings import ACTED_KEYS, BY_NAME, ERROR_KEY
 from lazyneg.webui.job import JOB, OVERRIDES
 
 TITLE = "Lazy Negative: compare"
@@ -65,7 +65,12 @@ class LazyNegativeComparison(scripts.Script):
         return [steps]
 
     def run(self, p: Any, steps: object = "") -> Any:
-        more = _read(steps)
+        try:
+            more = _read(steps)
+        except ValueError as error:
+            # Raised, it would not reach the page of every host.
+            p.extra_generation_params[ERROR_KEY] = str(error)
+            return processing.Processed(p, [], comments=f"Lazy Negative: {error}\n")
         ways = [
             Way("without negative prompt", {"enabled": False}, negative=False),
             Way("always", {"enabled": False}),
