@@ -70,7 +70,8 @@ class LazyNegativeComparison(scripts.Script):
         except ValueError as error:
             # Raised, it would not reach the page of every host.
             p.extra_generation_params[ERROR_KEY] = str(error)
-            return processing.Processed(p, [], comments=f"Lazy Negative: {error}\n")
+            p.comment(f"Lazy Negative: {error}")
+            return processing.Processed(p, [])
         ways = [
             Way("without negative prompt", {"enabled": False}, negative=False),
             Way("always", {"enabled": False}),
