@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 import lazyneg
-from benchmarks.measuring import Call, quartiles, times
+from benchmarks.measuring import counts, quartiles, times
 from lazyneg import demo
 from lazyneg.sweep import plots
 
@@ -83,14 +83,14 @@ def _beside_plain(pipe: Any, size: Size) -> dict[str, dict[str, Any]]:
             generator=torch.Generator().manual_seed(1),
         )
 
-    rows = {"plain": _rows(pipe, call)}
+    rows = {"plain": counts(pipe, call)["denoiser rows"]}
     cpu: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(ROUNDS):
         plain = times(call)["cpu"]
         for name, settings in SETTINGS.items():
             with lazyneg.lazy_negative(pipe, **settings, early_prompt_embeds=empty):
                 if name not in rows:
-                    rows[name] = _rows(pipe, call)
+                    rows[name] = counts(pipe, call)["denoiser rows"]
                 cpu[name].append(times(call)["cpu"] / plain)
     return {
         name: {"cpu": quartiles(cpu[name]), "rows": rows[name] / rows["plain"]} for name in SETTINGS
@@ -105,14 +105,6 @@ def _embeddings(pipe: Any, tokens: int) -> list[torch.Tensor]:
             for text in ("girl eating pizza", "glasses", "")
         ]
     return [one.repeat(1, tokens // one.shape[1], 1) for one in encoded]
-
-
-def _rows(pipe: Any, call: Call) -> int:
-    rows: list[int] = []
-    hook = pipe.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    call()
-    hook.remove()
-    return sum(rows)
 
 
 def draw(points: list[dict[str, Any]]) -> bytes:

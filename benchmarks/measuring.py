@@ -48,12 +48,12 @@ def pipelines_side_by_side(
 ) -> None:
     """The same for two calls of pipelines; also counts what the models of ``pipe`` do."""
     beside()
-    benchmark.extra_info.update(_counts(pipe, call))
+    benchmark.extra_info.update(counts(pipe, call))
     side_by_side(benchmark, lambda: times(call), lambda: times(beside), rounds, steps)
     benchmark.extra_info["peak MB"] = peak(call)
 
 
-def _counts(pipe: Any, call: Call) -> dict[str, int]:
+def counts(pipe: Any, call: Call) -> dict[str, int]:
     """Calls of the denoiser and of the text encoder in a call, and rows of the former."""
     rows: list[int] = []
     texts: list[int] = []

@@ -73,11 +73,6 @@ class Picture:
         return self.hires if hires_pass else self.first
 
 
-def without(prompt: str) -> str:
-    """A prompt without our tags, which the WebUI would cut out of it."""
-    return re.sub(rf"<{NAME}:[^>]+>", "", prompt)
-
-
 def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | None:
     if not tags:
         return None

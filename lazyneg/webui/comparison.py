@@ -118,7 +118,7 @@ class Column:
             _write_out_styles(p)
             for name in ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt"):
                 if hasattr(p, name):
-                    setattr(p, name, tag.without(getattr(p, name)))
+                    setattr(p, name, tag.cut(getattr(p, name))[0])
         if not way.negative:
             p.negative_prompt = p.hr_negative_prompt = ""
         made = processing.process_images(p)

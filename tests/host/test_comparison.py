@@ -10,6 +10,9 @@ from .conftest import TITLE, Answer, WebUI, same
 
 SCRIPT = f"{TITLE}: compare"
 
+# Pictures as cheaply decoded as other tests want them are too small for Neo's labels.
+pytestmark = pytest.mark.usefixtures("decoded")
+
 
 def compare(webui: WebUI, lazy: Any, more: str = "", **request: Any) -> list[Answer]:
     """All pictures; the grid comes first."""

@@ -64,11 +64,16 @@ CFGDenoiser.forward = lambda self, *args, **kwargs: forward(self, *args, **kwarg
 """
 
 
+def share_models(data: Path, other: Path) -> None:
+    """Lets another data folder have the models of the first."""
+    for folder in ("models", "embeddings"):
+        (other / folder).symlink_to(data / folder)
+
+
 @contextmanager
 def changed(host: Host, data: Path, tmp_path: Path, code: str) -> Iterator[WebUI]:
     """The host with the extension, and with code that runs before that loads."""
-    for folder in ("models", "embeddings"):
-        (tmp_path / folder).symlink_to(data / folder)
+    share_models(data, tmp_path)
     # The host loads extensions in the order of their names.
     script = tmp_path / "extensions" / "a-other-host" / "scripts" / "other_host.py"
     script.parent.mkdir(parents=True)
@@ -115,8 +120,7 @@ def test_a_denoiser_that_is_not_known(host: Host, data: Path, tmp_path: Path) ->
 
 def test_two_copies_in_folders_of_any_name(host: Host, data: Path, tmp_path: Path) -> None:
     """By the name in metadata.ini the host knows the second, leaves it out and says so."""
-    for folder in ("models", "embeddings"):
-        (tmp_path / folder).symlink_to(data / folder)
+    share_models(data, tmp_path)
     for name in ("A ネガ & more", "lazy-negative (1)"):
         copy = tmp_path / "extensions" / name
         copy.mkdir(parents=True)

@@ -40,11 +40,9 @@ NAMES: Names = {
 AXES: Names = {"modules.scripts": ("scripts_data",)}
 SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
 COMPARISON: Names = {
-    "gradio": ("HTML", "Textbox"),
     "modules.images": ("GridAnnotation", "draw_grid_annotations", "image_grid", "save_image"),
     "modules.processing": ("Processed", "create_infotext", "fix_seed", "process_images"),
-    "modules.scripts": ("Script",),
-    "modules.shared": ("opts", "prompt_styles", "state"),
+    "modules.shared": ("prompt_styles", "state"),
 }
 """Without one of these only that part is off."""
 
