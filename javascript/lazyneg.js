@@ -485,7 +485,8 @@ var lazyneg = (() => {
 
     if (typeof onUiLoaded === "function") {
         onUiLoaded(() => {
-            const roots = [...gradioApp().querySelectorAll(".lazyneg-timeline")];
+            // A second copy of this file finds them filled.
+            const roots = [...gradioApp().querySelectorAll(".lazyneg-timeline:empty")];
             // A host that the extension cannot serve may lack what follows, too.
             if (!roots.length) return;
             const timelines = roots.map((root) => new Timeline(root));

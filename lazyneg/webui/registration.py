@@ -15,19 +15,22 @@ def register() -> tuple[type | None, type | None]:
         return None, None
 
     # Not before it is sure that the host has what they import.
-    from modules import script_callbacks
+    from modules import script_callbacks, scripts
 
-    from lazyneg.webui import denoising, prompt_tag
+    from lazyneg.webui import axes, denoising, prompt_tag
     from lazyneg.webui.host import third_row
     from lazyneg.webui.script import LazyNegativeScript
+
+    # Copies share their modules, so that the second would do again all that the first does.
+    for loaded in scripts.scripts_data:
+        if loaded.script_class is LazyNegativeScript:
+            print(f"Lazy Negative is there twice: {loaded.basedir} runs, remove the other copy.")
+            return None, None
 
     script_callbacks.on_cfg_denoiser(denoising.on_cfg_denoiser)
     third_row.register()
     script_callbacks.on_before_ui(prompt_tag.register_tag)
-    if _has("the axes of the X/Y/Z plot are", needs.AXES):
-        from lazyneg.webui import axes
-
-        script_callbacks.on_before_ui(axes.add_axes)
+    script_callbacks.on_before_ui(axes.add_axes)
     if _has("the section on the Settings page is", needs.SETTINGS_PAGE):
         from lazyneg.webui import options
 

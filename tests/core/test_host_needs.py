@@ -40,7 +40,7 @@ def taken() -> set[str]:
 
 
 def listed() -> set[str]:
-    tables = (needs.NAMES, needs.AXES, needs.SETTINGS_PAGE, needs.COMPARISON, needs.OPTIONAL)
+    tables = (needs.NAMES, needs.SETTINGS_PAGE, needs.COMPARISON, needs.OPTIONAL)
     names = {
         f"{module}.{name}"
         for table in tables

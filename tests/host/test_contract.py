@@ -22,7 +22,7 @@ def test_every_name_is_in_the_hosts_source(host: Host) -> None:
         f"{module}.{name}"
         for module, names in TAKEN
         if module.startswith("modules.")
-        for name in (*names, *needs.AXES.get(module, ()))
+        for name in names
         if name not in set(named(host.folder, module))
     ]
     assert lacking == []

@@ -28,7 +28,7 @@ NAMES: Names = {
         "on_cfg_denoiser",
         "on_ui_settings",
     ),
-    "modules.scripts": ("AlwaysVisible", "Script"),
+    "modules.scripts": ("AlwaysVisible", "Script", "scripts_data"),
     "modules.sd_samplers": ("find_sampler_config",),
     "modules.sd_samplers_cfg_denoiser": ("CFGDenoiser",),
     "modules.sd_samplers_common": ("setup_img2img_steps",),
@@ -37,7 +37,6 @@ NAMES: Names = {
 }
 """Without one of these the extension stays off."""
 
-AXES: Names = {"modules.scripts": ("scripts_data",)}
 SETTINGS_PAGE: Names = {"modules.options": ("OptionHTML", "OptionInfo")}
 COMPARISON: Names = {
     "modules.images": ("GridAnnotation", "draw_grid_annotations", "image_grid", "save_image"),
