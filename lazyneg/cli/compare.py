@@ -13,7 +13,7 @@ import typer
 
 from lazyneg.cli import options
 from lazyneg.core import tag
-from lazyneg.core.settings import ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.core.settings import ERROR_KEY, SETTINGS, VERSION_KEY, Settings, SettingsError
 from lazyneg.core.tag import Picture
 from lazyneg.painting import infotext
 from lazyneg.painting.infotext import Infotext
@@ -252,6 +252,7 @@ _KNOWN = {
     "Model hash",
     "Version",
     *(setting.infotext for setting in SETTINGS),
+    VERSION_KEY,
     ERROR_KEY,
 }
 _UNTOLD = {"Beta schedule alpha": "0.6", "Beta schedule beta": "0.6", "RNG": "CPU"}

@@ -14,6 +14,9 @@ from lazyneg.core.window import Window
 ERROR_KEY = "LazyNeg error"
 """Infotext key under which a refused setting is reported."""
 
+VERSION_KEY = "LazyNeg version"
+"""Infotext key of the version that made a picture. Nothing reads it back."""
+
 ACTED_KEYS = {False: "LazyNeg acted", True: "LazyNeg hires acted"}
 """Infotext keys that tell in which steps an adaptive negative prompt acted, in the first and in the
 hires pass. Nothing reads them back."""

@@ -16,7 +16,7 @@ import torch
 from PIL.Image import Image
 
 import lazyneg
-from lazyneg.core.settings import Settings
+from lazyneg.core.settings import VERSION_KEY, Settings
 from lazyneg.diffusers.blank import Early
 from lazyneg.diffusers.delay import delayed_call
 from lazyneg.diffusers.errors import DelayError
@@ -222,6 +222,7 @@ class Painter:
             **self.about,
             **({"Clip skip": wanted["Clip skip"]} if "Clip skip" in wanted else {}),
             **settings.infotext(),
+            **({VERSION_KEY: lazyneg.__version__} if settings.enabled else {}),
         }
         return Infotext(job.prompt, job.negative, made)
 

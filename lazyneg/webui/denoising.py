@@ -38,7 +38,10 @@ def on_cfg_denoiser(params: Any) -> None:
     denoiser = params.denoiser
     p = denoiser.p
     job: Job | None = getattr(p, JOB, None)
-    if job is None:
+    if job is None or job.idle:
+        return
+    now = job.under_way
+    if now is not None and now.over and now.counter.denoiser is denoiser and denoiser.step:
         return
     hires_pass = is_hires_pass(p)
     windows = [picture.window(denoiser.steps, hires_pass=hires_pass) for picture in job.pictures]
@@ -46,7 +49,6 @@ def on_cfg_denoiser(params: Any) -> None:
     if all(window.everywhere for window in windows) and not chooses:
         return
     try:
-        now = job.under_way
         if now is None or now.counter.denoiser is not denoiser or denoiser.step == 0:
             now = job.under_way = _begun(job, denoiser, hires_pass)
             if chooses and (reason := third_row.refusal()):
@@ -56,6 +58,7 @@ def on_cfg_denoiser(params: Any) -> None:
         active = [window.active(step) for window in windows]
         # Forge does without an unconditional conditioning at guidance 1.
         if params.text_uncond is None or (all(active) and not chooses):
+            now.over = not chooses and all(window.stays_active(step) for window in windows)
             return
         if job.early_beside is not own_uncond(p):
             _encode(p, job)

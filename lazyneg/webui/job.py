@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
+from lazyneg import __version__
 from lazyneg.core import tag
-from lazyneg.core.settings import ACTED_KEYS, ERROR_KEY, SETTINGS, Settings, SettingsError
+from lazyneg.core.settings import (
+    ACTED_KEYS,
+    ERROR_KEY,
+    SETTINGS,
+    VERSION_KEY,
+    Settings,
+    SettingsError,
+)
 from lazyneg.core.tag import Picture
 from lazyneg.core.window import spans
 from lazyneg.webui.host import third_row
@@ -35,6 +43,8 @@ class PassUnderWay:
 
     counter: StepCounter
     guidances: list[Guidance]
+    over: bool = False
+    """Whether the negative prompt acts in all steps that are left, as the host has it."""
 
 
 @dataclass
@@ -48,6 +58,8 @@ class Job:
     pictures: list[Picture]
     first: int = 0
     """Where the batch begins among the pictures of the request."""
+    idle: bool = False
+    """Whether no picture of the batch is delayed in any pass."""
     tag_error: bool = False
     early: Any = None
     """Conditioning of the steps without the negative prompt."""
@@ -81,10 +93,11 @@ def start_job(p: Any, args: Sequence[object]) -> None:
         settings = Settings()
     acts = settings.delays() or settings.delays(hires_pass=True)
     prompts = (*p.all_prompts, *(getattr(p, "all_hr_prompts", None) or ()))
-    if acts or _infotext_at_zero() or any(map(_tags, prompts)):
-        p.extra_generation_params.update(
-            {key: _quoted(value) for key, value in settings.infotext().items()}
-        )
+    tagged = any(map(_tags, prompts))
+    told = settings.infotext() if acts or _infotext_at_zero() or tagged else {}
+    if told or tagged:
+        told[VERSION_KEY] = __version__
+    p.extra_generation_params.update({key: _quoted(value) for key, value in told.items()})
     job = Job(settings, [Picture.of(settings, ())])
     if settings.adaptive:
         for hires_pass, key in ACTED_KEYS.items():
@@ -120,6 +133,11 @@ def start_batch(p: Any, number: int) -> None:
             told.append(str(error))
         told += tag.misuses(prompt, negative)
         told += tag.misuses(hires_prompt, hires_negative)
+    job.idle = not any(
+        picture.delays(hires_pass=hires_pass)
+        for picture in job.pictures
+        for hires_pass in (False, True)
+    )
     for message in dict.fromkeys(told):
         if ERROR_KEY not in p.extra_generation_params:
             job.tag_error = True
@@ -200,7 +218,7 @@ def forget(p: Any) -> None:
     """Takes away what an earlier run left: some scripts run one processing object many times."""
     p.__dict__.pop(JOB, None)
     keys = (setting.infotext for setting in SETTINGS)
-    for key in (*keys, ERROR_KEY, *ACTED_KEYS.values()):
+    for key in (*keys, VERSION_KEY, ERROR_KEY, *ACTED_KEYS.values()):
         p.extra_generation_params.pop(key, None)
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lazyneg import __version__
 from lazyneg.core.settings import Settings
 from lazyneg.painting.infotext import Infotext
 
@@ -24,10 +25,14 @@ HIRES = {
 }
 
 
+VERSION = f"LazyNeg version: {__version__}"
+
+
 def lines(answer: Answer) -> list[str]:
-    """The extension's part of the infotext."""
+    """The extension's part of the infotext, without the version."""
     last = answer.infotext.splitlines()[-1]
-    return [part for part in last.split(", ") if part.startswith("LazyNeg")]
+    found = [part for part in last.split(", ") if part.startswith("LazyNeg")]
+    return [part for part in found if part != VERSION]
 
 
 def test_the_arguments_are_announced(webui: WebUI) -> None:
@@ -53,6 +58,12 @@ def test_the_arguments_are_announced(webui: WebUI) -> None:
 def test_not_asked_for_leaves_no_trace(webui: WebUI) -> None:
     assert "LazyNeg" not in webui().infotext
     assert "LazyNeg" not in webui([False, 5]).infotext
+
+
+def test_the_version_is_told_beside_settings_and_tags(webui: WebUI) -> None:
+    assert VERSION in webui([True, 5]).infotext
+    assert VERSION in webui(prompt="girl <lazyneg:3>").infotext
+    assert "LazyNeg version" not in webui([True, -1]).infotext
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lazyneg import __version__
 from lazyneg.webui.host import needs
 
 from .conftest import TITLE, WebUI
@@ -45,7 +46,8 @@ def named(folder: Path, module: str) -> Iterator[str]:
 
 
 def test_it_has_loaded(webui: WebUI) -> None:
-    assert "Lazy Negative" not in webui.log.read_text(errors="replace")
+    log = webui.log.read_text(errors="replace").splitlines()
+    assert {line for line in log if "Lazy Negative" in line} == {f"Lazy Negative {__version__}"}
     for tab in ("txt2img", "img2img"):
         assert TITLE.lower() in webui.get("scripts")[tab]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lazyneg import __version__
+
 from .conftest import ROOT, TITLE, WebUI, same, start, tracebacks
 from .hosts import Host
 
@@ -27,23 +29,24 @@ CASES = {
     # As it was before its callbacks were handed the denoiser.
     "old": (
         WITHOUT_DENOISER + "from modules import options\ndel options.OptionHTML\n",
-        "Lazy Negative is off: this WebUI is too old; 1.10.0 or newer is needed.",
+        f"Lazy Negative {__version__} is off: this WebUI is too old; 1.10.0 or newer is needed.",
         False,
     ),
     # SD.Next.
     "diffusers": (
         WITHOUT_DENOISER + "from modules import shared\nshared.native = True\n",
-        "Lazy Negative is off: this WebUI runs diffusers' pipelines",
+        f"Lazy Negative {__version__} is off: this WebUI runs diffusers' pipelines",
         False,
     ),
     "a name that is needed": (
         "from modules import sd_samplers_common\ndel sd_samplers_common.setup_img2img_steps\n",
-        "Lazy Negative is off: this WebUI has no modules.sd_samplers_common.setup_img2img_steps.",
+        f"Lazy Negative {__version__} is off: this WebUI has no "
+        "modules.sd_samplers_common.setup_img2img_steps.",
         False,
     ),
     "a module that is needed": (
         "import sys\nsys.modules['modules.prompt_parser'] = None\n",
-        "Lazy Negative is off: this WebUI has no modules.prompt_parser.",
+        f"Lazy Negative {__version__} is off: this WebUI has no modules.prompt_parser.",
         False,
     ),
     "a name of a part": (

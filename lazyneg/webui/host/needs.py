@@ -22,12 +22,7 @@ NAMES: Names = {
         "get_learned_conditioning",
         "reconstruct_cond_batch",
     ),
-    "modules.script_callbacks": (
-        "on_before_ui",
-        "on_cfg_denoised",
-        "on_cfg_denoiser",
-        "on_ui_settings",
-    ),
+    "modules.script_callbacks": ("add_callback", "callback_map"),
     "modules.scripts": ("AlwaysVisible", "Script", "scripts_data"),
     "modules.sd_samplers": ("find_sampler_config",),
     "modules.sd_samplers_cfg_denoiser": ("CFGDenoiser",),

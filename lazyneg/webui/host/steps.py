@@ -111,16 +111,20 @@ def _has_number_of_steps(over: list[Any], variables: Mapping[str, Any], steps: i
     return any(isinstance(it, int) and it in lengths for it in over)
 
 
-def _sampler_frames(denoiser: Any) -> list[FrameType]:
+def _sampler_frames(denoiser: Any) -> Iterator[FrameType]:
     """The frames between the host's sampler object and its denoiser, outermost first."""
     frames: list[FrameType] = []
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "launch_sampling":
         frames.append(frame)
-        if frame.f_locals.get("self") is denoiser:
-            frames.clear()
         frame = frame.f_back
-    return frames[::-1] if frame is not None else []
+    if frame is None:
+        return
+    for frame in reversed(frames):
+        # Only now, as it makes a mapping of all.
+        if frame.f_locals.get("self") is denoiser:
+            return
+        yield frame
 
 
 def _is_list(value: Any) -> bool:

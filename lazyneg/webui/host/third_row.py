@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from modules import script_callbacks, shared
+from modules import shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 
 from lazyneg.webui.host import needs
@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 
 _TAKE = "lazyneg_take"
 """Attribute of the host's parameters of a denoiser call, so that it dies with the call."""
+
+_ASKED = "lazyneg_asked"
+"""Attribute of A1111's inner model, which dies with the pass: whether one is asked for in the call
+under way. To find the parameters takes far longer than to look here."""
+
+BY_CALLBACK = calc_cond_uncond_batch is None
+"""Whether the host calls back behind its batch: A1111. The Forge family never does."""
 
 _CALL = "denoiser_params"
 """What hosts call these parameters in the functions that run the call."""
@@ -97,7 +104,8 @@ def ask(params: Any, take: Take) -> None:
         take: See there.
     """
     setattr(params, _TAKE, take)
-    if calc_cond_uncond_batch is None:
+    if BY_CALLBACK:
+        params.denoiser.inner_model.__dict__[_ASKED] = True
         return
     name, function = (
         ("sampler_pre_cfg_function", _ahead_of_guidance)
@@ -114,12 +122,6 @@ def ask(params: Any, take: Take) -> None:
         objects.unet = unet
 
 
-def register() -> None:
-    """Adds the callback that A1111 calls behind its batch; the Forge family never calls it."""
-    if calc_cond_uncond_batch is None:
-        script_callbacks.on_cfg_denoised(_behind_batch)
-
-
 def _call_under_way() -> Mapping[str, Any]:
     """The local variables of the host's function that runs the denoiser call."""
     frame = inspect.currentframe()
@@ -133,8 +135,10 @@ def _asked(call: Mapping[str, Any]) -> Take | None:
     return getattr(call.get(_CALL), _TAKE, None)
 
 
-def _behind_batch(denoised: Any) -> None:
+def behind_batch(denoised: Any) -> None:
     """A1111: the outputs of the prompts' parts and, behind them, the unconditional ones."""
+    if not denoised.inner_model.__dict__.pop(_ASKED, False):
+        return
     call = _call_under_way()
     take = _asked(call)
     # Unguided calls have copies in the unconditional rows.
