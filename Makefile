@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # That share the painting and the training: no more than there are cores.
 PROCESSES ?= 2
+# Length of the soak; SEED=1 makes the requests of an earlier one again.
+REQUESTS ?= 2000
 # On a CPU, processes share work better than threads. What the libraries say while loading is of
 # no use to who only looks.
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
-.PHONY: demo play test coverage bench lint docs model clean
+.PHONY: demo play test coverage bench soak lint docs model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -31,6 +33,11 @@ coverage: $(VENV)/.ready
 # .venv/bin/python -m benchmarks.table ONE.json TWO.json
 bench: $(VENV)/.benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-json=bench.json
+
+# On the WebUI in WEBUI_DIR, with WEBUI_PYTHON (see CONTRIBUTING.md).
+soak: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/host/test_soak.py --soak-requests $(REQUESTS) \
+		$(if $(SEED),--soak-seed $(SEED))
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -14,6 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--host-results", type=Path, help="file to keep what the tests on real WebUIs found in"
     )
+    parser.addoption(
+        "--soak-requests", type=int, default=60, help="requests of the soak on a real WebUI"
+    )
+    parser.addoption("--soak-seed", type=int, help="seed of these; drawn if not given")
 
 
 def pytest_configure(config: pytest.Config) -> None:
