@@ -58,7 +58,11 @@ def on_cfg_denoiser(params: Any) -> None:
         active = [window.active(step) for window in windows]
         # Forge does without an unconditional conditioning at guidance 1.
         if params.text_uncond is None or (all(active) and not chooses):
-            now.over = not chooses and all(window.stays_active(step) for window in windows)
+            now.over = (
+                not chooses
+                and now.counter.forward
+                and all(window.stays_active(step) for window in windows)
+            )
             return
         if job.early_beside is not own_uncond(p):
             _encode(p, job)

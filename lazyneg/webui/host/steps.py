@@ -65,6 +65,12 @@ class StepCounter:
         # The sampler chooses its own steps.
         return self._step_of(sigma)
 
+    @property
+    def forward(self) -> bool:
+        """Whether no call to come serves an earlier step than the one under way. A sampler that
+        chooses its own steps goes back over one that it rejects."""
+        return self._counted or self._last_in_loop is not None
+
     def _step_of(self, sigma: torch.Tensor) -> int:
         return step_of_sigma(sigma[0].item(), self._sigmas)
 
