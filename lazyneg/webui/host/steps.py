@@ -68,7 +68,8 @@ class StepCounter:
     @property
     def forward(self) -> bool:
         """Whether no call to come serves an earlier step than the one under way. A sampler that
-        chooses its own steps goes back over one that it rejects."""
+        chooses its own steps goes back over one that it rejects.
+        """
         return self._counted or self._last_in_loop is not None
 
     def _step_of(self, sigma: torch.Tensor) -> int:
