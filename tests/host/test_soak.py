@@ -48,7 +48,12 @@ CONTROLS: tuple[dict[str, Any], ...] = (
     {"lazy": [True, 2, "steps", 6], "sampler_name": "Euler a", "batch_size": 2},
     {"lazy": [True, 1, "steps", 0, "full", 0, "", 20, True]},
     {"prompt": "girl <lazyneg:3>"},
-    {"lazy": [True, 50, "percent", 0, "same"], "enable_hr": True, "hr_scale": 1.5},
+    {
+        "lazy": [True, 50, "percent", 0, "same"],
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "denoising_strength": 0.7,
+    },
 )
 
 
