@@ -13,6 +13,12 @@ from .conftest import WebUI, same
 STEPS = 6
 OWN = {"Two calls", "Thin wrapper", "First apart", "Last apart"}
 """Samplers of the test support extension, written as hosts write them."""
+APART = {"First apart", "Last apart", "DPM++ 2S Ancestral CFG++ Intern"}
+"""Samplers that make a step ahead of their loop or behind it."""
+LAST_UNSEEN = {"DPM++ 2S Ancestral CFG++ Dyn", "DPM++ 2S Ancestral CFG++ Intern"}
+"""Samplers of reForge whose pictures do not show their last step: one leaves it out, the other's
+are black and white by then.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def probed(webui: WebUI, name: str) -> Sampler | str:
     turns = [turn for turn in calls["turns"] if turn is not None]
     each = [turns.count(turn) for turn in range(max(turns, default=0))]
     uniform = each[0] if len(set(each)) == 1 and len(turns) == len(calls["turns"]) else 0
-    whole = len(set(turns)) == STEPS or name in ("First apart", "Last apart")
+    whole = len(set(turns)) == STEPS or name in APART
     if whole and "timesteps" not in calls:
         return Sampler(name, "turn", uniform, calls["planned"])
     planned = calls["planned"]
@@ -122,6 +128,8 @@ def test_txt2img(webui: WebUI, each: Any) -> None:
             assert same(lazy, webui(support=sampler.reference(step), **request)), step
             # One that chooses its own steps may make none between two of the schedule.
             different = (plain,) if sampler.by == "sigma" else (*shown, without)
+            if step == STEPS - 1 and sampler.name in LAST_UNSEEN:
+                different = (plain,)
             assert all(not same(lazy, other) for other in different), step
             shown.append(lazy)
 

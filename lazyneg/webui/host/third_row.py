@@ -6,15 +6,17 @@ written there is what the host, and whatever changes its guidance, takes for the
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from modules import shared
+import torch
+from modules import sd_samplers_cfg_denoiser, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 
 from lazyneg.webui.host import needs
@@ -152,17 +154,43 @@ def behind_batch(denoised: Any) -> None:
         return _in_sum(uncond[row], [(denoised.x[i], weight) for i, weight in parts[row]])
 
     def run(conditioning: Any, rows: Sequence[int]) -> Tensor:
+        text, prompt = _padded(params, conditioning), params.text_cond
         own = [row - size for row in rows]
-        output: Tensor = denoised.inner_model(
-            params.x[own],
-            params.sigma[own],
-            cond=_for_inner_model(
-                _of_rows(_padded(params, conditioning), rows), params.image_cond[own]
-            ),
-        )
-        return output
+        whole = _is_changed(shared.sd_model.model.diffusion_model)
+        ran: Any = own
+        if not whole:
+            text = _of_rows(text, rows)
+        elif shared.opts.batch_cond_uncond and prompt.shape[1] == text.shape[1]:
+            text, ran = sd_samplers_cfg_denoiser.catenate_conds([prompt, text]), slice(None)
+        else:
+            ran = slice(-size, None)
+        with _random_numbers_kept(params.x.device):
+            output: Tensor = denoised.inner_model(
+                params.x[ran],
+                params.sigma[ran],
+                cond=_for_inner_model(text, params.image_cond[ran]),
+            )
+        return output[own] if whole else output
 
     take(Outputs(uncond, cond, run))
+
+
+def _is_changed(model: Any) -> bool:
+    """Whether an extension has put something of its own into an A1111 model. That may count rows,
+    or calls, and so gets the batches of the host whole.
+    """
+    return any(
+        "forward" in vars(part)
+        or (part is not model and (part._forward_hooks or part._forward_pre_hooks))
+        for part in model.modules()
+    )
+
+
+@contextlib.contextmanager
+def _random_numbers_kept(device: torch.device) -> Iterator[None]:
+    """What is drawn in a call more, as ControlNet draws for a reference, shifts nothing behind."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def _padded(params: Any, conditioning: Any) -> Any:
@@ -255,7 +283,8 @@ def _of_patcher(
             "model_conds": {**empty[0]["model_conds"], **text["model_conds"]},
         }
         index = list(ran)
-        _, output = calc_cond_uncond_batch(model, [], [wanted], x[index], sigma[index], options)
+        with _random_numbers_kept(x.device):
+            _, output = calc_cond_uncond_batch(model, [], [wanted], x[index], sigma[index], options)
         chosen: Tensor = output[list(rows)] if whole else output
         return chosen
 
