@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,7 @@ def on_cfg_denoiser(params: Any) -> None:
             if len(active) != size:
                 raise ValueError(f"{len(active)} prompts for {size} rows")
             rows = [i for i, acts in enumerate(active) if acts and not now.guidances[i].over]
-            if rows:
-                third_row.ask(params, _Choice(p, job, step, rows, params.text_uncond))
-            active = [False]
+            negative, active = params.text_uncond, [False]
         if not any(active):
             params.text_uncond = swap(params.text_uncond, early)
         else:
@@ -84,6 +83,9 @@ def on_cfg_denoiser(params: Any) -> None:
                 [not acts for acts in active],
                 repeat=_has_cross_attention(shared.sd_model),
             )
+        if chooses and rows:
+            put = _state(params.text_uncond)
+            third_row.ask(params, _Choice(p, job, step, rows, negative, params, put))
     except Exception as error:
         errors.report("Lazy Negative could not swap the negative prompt", exc_info=True)
         report(p, f"the negative prompt could not be swapped: {error}")
@@ -102,17 +104,27 @@ def _begun(job: Job, denoiser: Any, hires_pass: bool) -> PassUnderWay:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Chooses the unconditional outputs of one denoiser call, for the pictures in ``rows``."""
+    """Chooses the unconditional outputs of one denoiser call, for the pictures in ``rows``.
+
+    ``put`` is the state of the unconditional conditioning as it was put into ``params``.
+    """
 
     p: Any
     job: Job
     step: int
     rows: list[int]
     negative: Any
+    params: Any
+    put: list[tuple[int, int]]
 
     def __call__(self, outputs: third_row.Outputs) -> bool:
         now = self.job.under_way
         assert now is not None
+        if _state(self.params.text_uncond) != self.put:
+            self.p.comment(
+                "Lazy Negative: another extension changes the unconditional conditioning, and with "
+                "area or adaptive the negative prompt goes without that change"
+            )
         try:
             negative = outputs.run(self.negative, self.rows)
             chosen = {}
@@ -131,6 +143,12 @@ class _Choice:
             outputs.uncond[row] = uncond
             self.job.acted[self.job.first + row, hires_pass].add(self.step)
         return bool(chosen)
+
+
+def _state(conditioning: Any) -> list[tuple[int, int]]:
+    """What tells whether a conditioning was replaced, or written to."""
+    parts = conditioning.values() if isinstance(conditioning, Mapping) else [conditioning]
+    return [(id(part), part._version) for part in parts]
 
 
 def _encode(p: Any, job: Job) -> None:
