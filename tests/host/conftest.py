@@ -179,7 +179,7 @@ class WebUI:
             payload: Changes to the request; with ``init_images`` it goes to img2img.
         """
         request = self.request(**payload)
-        scripts = request["alwayson_scripts"]
+        scripts = request["alwayson_scripts"] = dict(request["alwayson_scripts"])
         if lazy is not None:
             scripts[TITLE] = {"args": lazy}
         if support is not None:
