@@ -39,7 +39,8 @@ class Neighbour:
         args: Its arguments by place, where they are not the defaults.
         request: Changes to the request.
         hosts: Those that it is tried on.
-        by_prompt: Whether the prompt asks for it.
+        always_on: Whether no request can leave it out: the prompt asks for it, or it fails once it
+            has been on.
         changes_uncond: Whether it changes the conditioning that this one puts in.
     """
 
@@ -48,7 +49,7 @@ class Neighbour:
     args: Mapping[int, Any] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     hosts: tuple[str, ...] = ("A1111",)
-    by_prompt: bool = False
+    always_on: bool = False
     changes_uncond: bool = False
 
 
@@ -68,13 +69,17 @@ NEIGHBOURS = {
         "sd-webui-neutral-prompt",
         "Neutral Prompt",
         request={"prompt": "girl eating pizza AND_PERP balloon :1"},
-        by_prompt=True,
+        always_on=True,
     ),
     "Regional Prompter, attention": Neighbour(
         "sd-webui-regional-prompter", "Regional Prompter", {0: True}, TWO
     ),
     "Regional Prompter, latent": Neighbour(
-        "sd-webui-regional-prompter", "Regional Prompter", {0: True, 11: "Latent"}, TWO
+        "sd-webui-regional-prompter",
+        "Regional Prompter",
+        {0: True, 11: "Latent"},
+        TWO,
+        always_on=True,
     ),
     "NegPiP": Neighbour(
         "sd-webui-negpip", "NegPiP", {0: True}, {"prompt": "girl eating pizza, (balloon:-1.5)"}
@@ -170,7 +175,7 @@ def test_beside(host: Host, name: str, alone: dict[str, Answer], beside: WebUI) 
     plain = webui(**about)
     assert same(plain, webui(**about))
     assert same(plain, alone[name])
-    if not neighbour.by_prompt:
+    if not neighbour.always_on:
         assert not same(plain, webui(**{**about, "alwayson_scripts": {}}))
     empty = webui(**about, negative_prompt="")
     assert not same(plain, empty)
