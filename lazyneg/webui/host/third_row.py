@@ -42,6 +42,9 @@ _ASKED = "lazyneg_asked"
 """Attribute of A1111's inner model, which dies with the pass: whether one is asked for in the call
 under way. To find the parameters takes far longer than to look here."""
 
+_RANDOM = "lazyneg_random"
+"""Attribute of these parameters: the state of the random numbers when one was asked for."""
+
 BY_CALLBACK = calc_cond_uncond_batch is None
 """Whether the host calls back behind its batch: A1111. The Forge family never does."""
 
@@ -106,6 +109,7 @@ def ask(params: Any, take: Take) -> None:
         take: See there.
     """
     setattr(params, _TAKE, take)
+    setattr(params, _RANDOM, [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _gpus(params))])
     if BY_CALLBACK:
         params.denoiser.inner_model.__dict__[_ASKED] = True
         return
@@ -164,7 +168,7 @@ def behind_batch(denoised: Any) -> None:
             text, ran = sd_samplers_cfg_denoiser.catenate_conds([prompt, text]), slice(None)
         else:
             ran = slice(-size, None)
-        with _random_numbers_kept(params.x.device):
+        with _random_numbers_again(params):
             output: Tensor = denoised.inner_model(
                 params.x[ran],
                 params.sigma[ran],
@@ -187,10 +191,22 @@ def _is_changed(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _random_numbers_kept(device: torch.device) -> Iterator[None]:
-    """What is drawn in a call more, as ControlNet draws for a reference, shifts nothing behind."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def _random_numbers_again(params: Any) -> Iterator[None]:
+    """What is drawn in the model, as ControlNet draws for a reference, is what was drawn in the
+    host's own batch, and shifts nothing behind.
+    """
+    gpus = _gpus(params)
+    with torch.random.fork_rng(gpus):
+        state, *others = getattr(params, _RANDOM)
+        torch.set_rng_state(state)
+        for gpu, state in zip(gpus, others):
+            torch.cuda.set_rng_state(state, gpu)
         yield
+
+
+def _gpus(params: Any) -> list[torch.device]:
+    """The device of a call, where it has random numbers of its own."""
+    return [params.x.device] if params.x.is_cuda else []
 
 
 def _padded(params: Any, conditioning: Any) -> Any:
@@ -265,6 +281,7 @@ def _of_patcher(
 ) -> Outputs:
     """Outputs as the Forge family's patchers have them, for the conditionings they come from."""
     x, sigma, model, options = (args[name] for name in ("input", "sigma", "model", "model_options"))
+    params = _call_under_way()[_CALL]
 
     def run(conditioning: Any, rows: Sequence[int]) -> Tensor:
         if len(empty) != 1 or "sampler_calc_cond_batch_function" in options:
@@ -283,7 +300,7 @@ def _of_patcher(
             "model_conds": {**empty[0]["model_conds"], **text["model_conds"]},
         }
         index = list(ran)
-        with _random_numbers_kept(x.device):
+        with _random_numbers_again(params):
             _, output = calc_cond_uncond_batch(model, [], [wanted], x[index], sigma[index], options)
         chosen: Tensor = output[list(rows)] if whole else output
         return chosen
