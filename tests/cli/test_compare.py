@@ -82,7 +82,7 @@ def test_infotext(model: Path, tmp_path: Path) -> None:
     compare(*DEMO, "--model", model, "--output", tmp_path)
     last = "Steps: 4, Sampler: DDIM, CFG scale: 7, Seed: 7, Size: 32x16, Model: tiny"
     prompts = "girl eating pizza\nNegative prompt: wearing glasses\n"
-    delayed = f"{prompts}{last}, LazyNeg critical step: 2"
+    delayed = f"{prompts}{last}, LazyNeg critical step: 2, LazyNeg version: {lazyneg.__version__}"
     assert parameters(tmp_path / "plain.png") == f"{prompts}{last}"
     assert parameters(tmp_path / "delayed.png") == delayed
     assert parameters(tmp_path / "empty.png") == f"girl eating pizza\n{last}"
@@ -118,6 +118,7 @@ def test_arguments_overrule_the_infotext(model: Path, tmp_path: Path) -> None:
         "Size": "32x16",
         "Model": "tiny",
         "LazyNeg critical step": "25%",
+        "LazyNeg version": lazyneg.__version__,
     }
 
 
