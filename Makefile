@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# That share the painting and the training: no more than there are cores.
+# That share the painting, the training and the tests: no more than there are cores.
 PROCESSES ?= 2
 # Length of the soak; SEED=1 makes the requests of an earlier one again.
 REQUESTS ?= 2000
@@ -10,6 +10,9 @@ REQUESTS ?= 2000
 # no use to who only looks.
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
+
+# Two hosts at once are too much for one machine, so tests on them run one by one.
+WORKERS := -n $(if $(WEBUI_DIR),0,$(PROCESSES)) --dist loadfile
 
 .PHONY: demo play test coverage bench soak lint docs model clean
 
@@ -24,10 +27,10 @@ play: $(VENV)/.playable
 	$(BIN)/lazyneg play
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 coverage: $(VENV)/.ready
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term --cov-report=html
 
 # Figures are ratios to a plain call beside; two files are compared by
 # .venv/bin/python -m benchmarks.table ONE.json TWO.json

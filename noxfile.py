@@ -24,7 +24,7 @@ def tests(session: nox.Session, resolution: str) -> None:
     session.run_install(
         *("uv", "pip", "install", *wheels, "-r", "pyproject.toml", "--extra", "test")
     )
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile")))
 
 
 @nox.session(python=PYTHONS)

@@ -40,6 +40,11 @@ _SINGLE_FILE = {
 }
 
 
+_VERSION = tuple(map(int, diffusers.__version__.split(".")[:2]))
+DTYPE = "dtype" if _VERSION >= (0, 42) else "torch_dtype"
+"""What diffusers calls the type to load a pipeline in."""
+
+
 class ModelError(Exception):
     """A model cannot be used. The message says why, and what can."""
 
@@ -83,11 +88,11 @@ def load(path: Path, config: Path | None, device: str, dtype: str | None) -> Any
     kind = getattr(torch, dtype or ("float32" if device == "cpu" else half))
     try:
         if path.is_dir():
-            pipe = diffusers.DiffusionPipeline.from_pretrained(path, torch_dtype=kind)
+            pipe = diffusers.DiffusionPipeline.from_pretrained(path, **{DTYPE: kind})
         else:
             family = _single_file_class(path)
             options = {} if config is None else {"config": str(config)}
-            pipe = family.from_single_file(str(path), torch_dtype=kind, **options)
+            pipe = family.from_single_file(str(path), **{DTYPE: kind}, **options)
         return pipe.to(device)
     except (AttributeError, ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path} cannot be loaded as a pipeline: {error}") from error

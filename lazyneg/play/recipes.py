@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from lazyneg.core.settings import SETTINGS, Settings
+from lazyneg.painting.models import DTYPE
 from lazyneg.play.session import Row, Session
 
 _OPTIONS = {
@@ -88,7 +89,7 @@ def _pipeline(session: Session, row: Row) -> list[str]:
         config = f", config={_literal(files['Config'])}" if "Config" in files else ""
         lines = [
             f"from diffusers import {kind}",
-            f"pipe = {kind}.{load}({_literal(model)}, torch_dtype={pipe.dtype}{config})",
+            f"pipe = {kind}.{load}({_literal(model)}, {DTYPE}={pipe.dtype}{config})",
         ]
     if pipe.device.type != "cpu":
         lines.append(f"pipe.to({str(pipe.device)!r})")

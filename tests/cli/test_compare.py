@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_infotext(model: Path, tmp_path: Path) -> None:
     compare(*DEMO, "--model", model, "--output", tmp_path)
     last = "Steps: 4, Sampler: DDIM, CFG scale: 7, Seed: 7, Size: 32x16, Model: tiny"
     prompts = "girl eating pizza\nNegative prompt: wearing glasses\n"
-    delayed = f"{prompts}{last}, LazyNeg critical step: 2"
+    delayed = f"{prompts}{last}, LazyNeg critical step: 2, LazyNeg version: {lazyneg.__version__}"
     assert parameters(tmp_path / "plain.png") == f"{prompts}{last}"
     assert parameters(tmp_path / "delayed.png") == delayed
     assert parameters(tmp_path / "empty.png") == f"girl eating pizza\n{last}"
@@ -117,6 +118,7 @@ def test_arguments_overrule_the_infotext(model: Path, tmp_path: Path) -> None:
         "Size": "32x16",
         "Model": "tiny",
         "LazyNeg critical step": "25%",
+        "LazyNeg version": lazyneg.__version__,
     }
 
 
@@ -414,23 +416,42 @@ def test_seeds_as_large_as_torch_takes(
     assert np.array_equal(pixels(tmp_path / "again" / "delayed.png"), pixels(source))
 
 
+RUN = """
+import json, sys
+from lazyneg.cli import app
+
+errors = sys.stdout.errors, sys.stderr.errors
+failed = 0
+for number, command in enumerate(json.loads(sys.argv[1])):
+    sys.stdout.reconfigure(errors=errors[0])
+    sys.stderr.reconfigure(errors=errors[1])
+    try:
+        app(command)
+    except SystemExit as end:
+        failed |= bool(end.code) << number
+sys.exit(failed)
+"""
+"""Commands in one process, each with the streams as they were. Tells which ones failed."""
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp1252:strict", "utf-16"])
 def test_no_output_encoding_ends_a_run(model: Path, tmp_path: Path, encoding: str) -> None:
     folder = tmp_path / "\u51fa\u529b"
-    for command in (
+    commands = (
         ["compare", "\u5973\u306e\u5b50", "--negative", "\U0001f453", *SIZE, "--output", folder],
         ["sweep", "--prompt", "\u5973", "--negative", "\U0001f453", "--seeds", "0", "--steps", "2",
          "--width", "32", "--height", "16", "--critical-steps", "0", "--output", folder],
         ["compare", "\u5973", "--negative", "hat", "--sampler", "\u5973", "--output", folder],
-    ):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "lazyneg", *map(str, command), "--model", str(model)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONIOENCODING": encoding},
-            capture_output=True,
-        )
-        assert b"Traceback" not in done.stderr
-        assert done.returncode == ("--sampler" in command)
+    )  # fmt: skip
+    said = json.dumps([[*map(str, command), "--model", str(model)] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, said],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 0b100
     names = {path.name for path in folder.iterdir()}
     assert {"plain.png", "delayed.png", "empty.png", "compare.png", "index.html"} <= names
     assert parameters(folder / "plain.png").startswith("\u5973\u306e\u5b50\n")

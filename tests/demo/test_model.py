@@ -74,7 +74,7 @@ def test_a_negative_prompt_removes_and_a_late_one_does_not() -> None:
 def test_the_encoder_gives_a_picture_back() -> None:
     """For img2img: what the decoder makes of the encoder's latents is the picture."""
     picture = paint("girl with red hair", seeds=range(1))[0]
-    values = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         latents = pipe().vae.encode(values).latent_dist.mean
         again = pipe().vae.decode(latents).sample

@@ -401,6 +401,7 @@ def test_attention_processors_of_others_are_refused(pipe: Any) -> None:
         latents(pipe)
 
 
+@pytest.mark.filterwarnings("ignore:You have passed 2 text prompts:FutureWarning")
 def test_guidance_by_three_is_refused() -> None:
     pipe = StableDiffusionInstructPix2PixPipeline(
         **_stable_diffusion(unet=unet(in_channels=8).eval())

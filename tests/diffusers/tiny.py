@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     AnimateDiffPipeline,
@@ -14,8 +18,6 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     AutoencoderOobleck,
-    BriaPipeline,
-    BriaTransformer2DModel,
     ControlNetModel,
     CosineDPMSolverMultistepScheduler,
     DDIMScheduler,
@@ -54,7 +56,8 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import Tokenizer, models, normalizers, processors
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from transformers import (
     BertConfig,
     BertModel,
@@ -65,7 +68,7 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
-    GemmaTokenizer,
+    GemmaTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -84,16 +87,40 @@ _PIECES = ["▁", *map(chr, range(33, 127))]
 _WIDTH = 32
 
 
+def _read(kind: Any, files: dict[str, str], **more: Any) -> Any:
+    """A tokenizer from its files, which is what all versions of transformers can make one of."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, "utf-8")
+        return kind.from_pretrained(folder, **more)
+
+
+def _bytewise(tokens: Iterable[str]) -> dict[str, str]:
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return {"vocab.json": json.dumps(vocabulary), "merges.txt": "#version: 0.2\n"}
+
+
 def clip_tokenizer() -> CLIPTokenizer:
     pieces = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77
-    )
+    return _read(CLIPTokenizer, _bytewise(pieces), model_max_length=77)
 
 
 def _t5_tokenizer() -> T5TokenizerFast:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in _PIECES)]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return _read(T5TokenizerFast, {"tokenizer.json": tokenizer.to_str()}, extra_ids=0)
+
+
+def _gemma_tokenizer() -> GemmaTokenizerFast:
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", *_PIECES]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    return _read(GemmaTokenizerFast, {"tokenizer.json": tokenizer.to_str()})
 
 
 def clip(projection: bool = False) -> Any:
@@ -159,7 +186,9 @@ def _stable_diffusion(**more: Any) -> dict[str, Any]:
         "vae": vae(),
         "text_encoder": clip(),
         "tokenizer": clip_tokenizer(),
-        "scheduler": DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+        "scheduler": DDIMScheduler(
+            beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
         "safety_checker": None,
         "feature_extractor": None,
         **more,
@@ -273,13 +302,6 @@ def _pixart() -> dict[str, Any]:
 
 
 def _sana() -> dict[str, Any]:
-    pieces = [
-        ("<pad>", 0.0),
-        ("<eos>", 0.0),
-        ("<bos>", 0.0),
-        ("<unk>", 0.0),
-        *((piece, -1.0) for piece in _PIECES),
-    ]
     blocks = ("ResBlock", "EfficientViTBlock")
     gemma = Gemma2Config(
         vocab_size=512,
@@ -320,7 +342,7 @@ def _sana() -> dict[str, Any]:
             upsample_block_type="interpolate",
         ),
         "text_encoder": Gemma2Model(gemma),
-        "tokenizer": GemmaTokenizer(vocab={piece: i for i, (piece, _) in enumerate(pieces)}),
+        "tokenizer": _gemma_tokenizer(),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
     }
 
@@ -328,24 +350,21 @@ def _sana() -> dict[str, Any]:
 def _qwen() -> dict[str, Any]:
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>"]
     specials += ["<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = Qwen2Tokenizer(
-        vocab={piece: i for i, piece in enumerate([*_BYTES, *specials])}, merges=[]
-    )
+    tokenizer = _read(Qwen2Tokenizer, _bytewise([*_BYTES, *specials]))
     tokenizer.add_special_tokens({"additional_special_tokens": specials[1:]})
-    text = {
-        "vocab_size": 512,
-        "hidden_size": _WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [1, 1, 2],
-        },
-    }
-    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH}
+    config = Qwen2_5_VLConfig(
+        vocab_size=512,
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_scaling={"type": "mrope", "mrope_section": [1, 1, 2]},
+        vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH},
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+    )
     return {
         "transformer": QwenImageTransformer2DModel(
             patch_size=2,
@@ -366,9 +385,7 @@ def _qwen() -> dict[str, Any]:
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
         ),
-        "text_encoder": Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(text_config=text, vision_config=vision)
-        ),
+        "text_encoder": Qwen2_5_VLForConditionalGeneration(config),
         "tokenizer": tokenizer,
         "scheduler": FlowMatchEulerDiscreteScheduler(),
     }
@@ -443,7 +460,7 @@ def _hunyuandit() -> dict[str, Any]:
         ),
         "vae": vae(),
         "text_encoder": BertModel(bert),
-        "tokenizer": BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}),
+        "tokenizer": _read(BertTokenizer, {"vocab.txt": "\n".join(pieces)}),
         "text_encoder_2": _t5(),
         "tokenizer_2": _t5_tokenizer(),
         "scheduler": DDIMScheduler(),
@@ -535,7 +552,7 @@ def _latte() -> dict[str, Any]:
 
 def _bria() -> dict[str, Any]:
     return {
-        "transformer": BriaTransformer2DModel(
+        "transformer": diffusers.BriaTransformer2DModel(
             patch_size=1,
             in_channels=16,
             num_layers=1,
@@ -648,13 +665,16 @@ _FAMILIES: dict[str, tuple[Any, Callable[[], dict[str, Any]], Callable[[], dict[
             "clean_caption": False,
         },
     ),
-    "bria": (
-        BriaPipeline,
-        _bria,
-        lambda: {"height": 24, "width": 24, "max_sequence_length": 32},
-    ),
     "animatediff": (AnimateDiffPipeline, _animatediff, lambda: {**_SMALL, "num_frames": 2}),
 }
+
+# diffusers 0.35 does not have it.
+if hasattr(diffusers, "BriaPipeline"):
+    _FAMILIES["bria"] = (
+        diffusers.BriaPipeline,
+        _bria,
+        lambda: {"height": 24, "width": 24, "max_sequence_length": 32},
+    )
 
 FAMILIES = list(_FAMILIES)
 
