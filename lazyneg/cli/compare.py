@@ -236,7 +236,7 @@ def _start_parameters(start: Infotext, given: Mapping[str, str]) -> dict[str, st
 
 
 _ALLOWED = {
-    "Steps": ("[1-9][0-9]{0,3}|10000", "1 to 10000"),
+    "Steps": ("[1-9][0-9]{0,3}|10000", f"1 to {options.MOST_STEPS}"),
     "CFG scale": (r"[0-9]{1,4}(\.[0-9]{1,18})?", "such as 7 or 7.5"),
     "Seed": ("[0-9]{1,20}", f"0 to {options.LARGEST_SEED}"),
     "Size": ("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", "such as 512x768"),

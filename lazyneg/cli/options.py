@@ -73,9 +73,13 @@ DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 LARGEST_SEED = 2**64 - 1
 """What fits into a generator of PyTorch."""
 
+MOST_STEPS = 10_000
+LARGEST_SIDE = 99_999
+"""Of a picture, in pixels."""
+
 StepsOption = Annotated[
     int | None,
-    typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]"),
+    typer.Option(callback=within(1, MOST_STEPS), help=f"[default: {DEFAULTS['Steps']}]"),
 ]
 SamplerOption = Annotated[
     str | None,
@@ -92,7 +96,7 @@ GuidanceOption = Annotated[
     typer.Option(callback=within(0, 1000), help=f"0 to 1000.  [default: {DEFAULTS['CFG scale']}]"),
 ]
 SideOption = Annotated[
-    int | None, typer.Option(callback=within(8), help="[default: the model's own]")
+    int | None, typer.Option(callback=within(8, LARGEST_SIDE), help="[default: the model's own]")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
 DTypeOption = Annotated[

@@ -160,7 +160,7 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
         (["--negative", "ugly"], "PROMPT"),
         ([*DEMO, "--critical-step", "-1"], "critical_step is -1"),
         ([*DEMO, "--unit", "minutes"], "'minutes'"),
-        ([*DEMO, "--steps", "0"], "'--steps': 0; allowed: 1 or more"),
+        ([*DEMO, "--steps", "0"], "'--steps': 0; allowed: 1 to 10000"),
         ([*DEMO, "--seed", str(2**64)], "16; allowed: 0 to 18446744073709551615"),
         ([*DEMO, "--embedding", "missing.pt"], "'missing.pt' does not exist"),
         ([*DEMO, "--output", __file__], "test_compare.py' is a file"),
