@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # That share the painting and the training: no more than there are cores.
 PROCESSES ?= 2
+RUNS ?= 20000
 # On a CPU, processes share work better than threads. What the libraries say while loading is of
 # no use to who only looks.
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
 	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES)
 
-.PHONY: demo play test coverage bench lint docs model clean
+.PHONY: demo play test coverage bench fuzz lint docs model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -31,6 +32,10 @@ coverage: $(VENV)/.ready
 # .venv/bin/python -m benchmarks.table ONE.json TWO.json
 bench: $(VENV)/.benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-json=bench.json
+
+# RUNS is the number of inputs for each target: make fuzz RUNS=1000000
+fuzz: $(VENV)/.fuzzing
+	$(BIN)/python -m fuzz --runs $(RUNS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -68,9 +73,13 @@ $(VENV)/.benchmarks: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[bench]'
 	touch $@
 
+$(VENV)/.fuzzing: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[fuzz]'
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .coverage .nox demo htmlcov site bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage .nox demo htmlcov site bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
