@@ -173,11 +173,9 @@ def sweep(
         from lazyneg.sweep.measuring import outside
         from lazyneg.sweep.run import sweep as run
     except ModuleNotFoundError as error:
-        typer.echo(
-            f"Error: {error.name} is missing: pip install '.[sweep]' in a checkout of lazyneg",
-            err=True,
-        )
-        raise typer.Exit(1) from error
+        raise options.failed(
+            f"{error.name} is missing: pip install '.[sweep]' in a checkout of lazyneg"
+        ) from error
 
     if box and width and height and not outside((height, width), [box]).any():
         raise typer.BadParameter(
@@ -210,11 +208,10 @@ def sweep(
             summaries = run(plan, painter, looking, output, ranks)
             if ranks.rank == 0:
                 for summary in summaries:
-                    typer.echo(f"{summary.title}: {summary.verdict}.")
+                    typer.echo(options.printable(f"{summary.title}: {summary.verdict}."))
                 typer.echo(output / "index.html")
     except (ModelError, DetectorError, OtherProcessError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted. The same command goes on from here.", err=True)
         raise typer.Exit(130) from None
@@ -345,9 +342,9 @@ def _numbers(text: str, option: str, least: int = 0, never: bool = False) -> lis
 
 def _box(text: str) -> Box:
     """A region from four fractions."""
-    parts = text.split(",")
-    if len(parts) == 4 and all(re.fullmatch(r"\s*(0|1|[01]?\.[0-9]+)\s*", part) for part in parts):
-        left, top, right, bottom = map(float, parts)
+    number = r"\s*(0|1|[01]?\.[0-9]+)\s*"
+    if match := re.fullmatch(",".join([number] * 4), text):
+        left, top, right, bottom = map(float, match.groups())
         if left < right <= 1 and top < bottom <= 1 and (right - left) * (bottom - top) <= 0.9:
             return left, top, right, bottom
     raise typer.BadParameter(

@@ -195,6 +195,8 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         ),
         (["--region", "0,0,1,1"], "'0,0,1,1'; allowed: left,top,right,bottom"),
         (["--region", "0,0,1,0.999"], "at most nine tenths"),
+        # A blank for regular expressions, and none for numbers.
+        (["--region", "0,0,1,\x1f1"], "'0,0,1,\\x1f1'; allowed: left,top,right,bottom"),
         (["--config", "."], ". needs a --model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
