@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,21 @@ def test_out_of_memory_says_what_to_try(
     # There is no device here to fill.
     monkeypatch.setattr(StableDiffusionPipeline, "check_inputs", fail)
     result = compare(*DEMO, "--model", model, "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "out of memory on cpu: try a smaller --width" in result.stderr
+
+
+def test_out_of_memory_on_the_cpu(model: Path, tmp_path: Path) -> None:
+    large = LAST.replace("32x16", "99992x99992")
+    source = start(tmp_path, "girl", last=large)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    used = pages * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
+    try:
+        result = compare("--from", source, "--model", model, "--output", tmp_path, *SIZE[-2:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     assert result.exit_code == 1
     assert "out of memory on cpu: try a smaller --width" in result.stderr
 
