@@ -113,8 +113,7 @@ def compare(
                 pictures.save(picture, path, str(text))
                 typer.echo(path)
     except (ModelError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
 
 
 def _painted(
@@ -171,7 +170,7 @@ def _starts(source: Path | None) -> list[Infotext]:
     try:
         texts = reading.infotexts(source)
     except reading.ReadingError as error:
-        raise typer.BadParameter(str(error), param_hint="--from") from error
+        raise typer.BadParameter(options.printable(str(error)), param_hint="--from") from error
     starts = []
     for text in texts:
         if after := infotext.rest(text):

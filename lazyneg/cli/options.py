@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -106,7 +107,18 @@ DTypeOption = Annotated[
 
 def say(message: str) -> None:
     """Tells something that the user may want to know, beside the output."""
-    typer.echo(f"Note: {message}", err=True)
+    typer.echo(f"Note: {printable(message)}", err=True)
+
+
+def failed(message: object) -> typer.Exit:
+    """Tells why nothing more is done, and what to raise then."""
+    typer.echo(f"Error: {printable(str(message))}", err=True)
+    return typer.Exit(1)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return re.sub("[\0-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def check_text(text: str, hint: str) -> None:
