@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lazyneg.painting import encodings
 
@@ -47,7 +47,7 @@ def infotext_of(path: Path) -> str | None:
     return encodings.without_marks(text).strip()
 
 
-def _blocks(file: BinaryIO, head: str) -> Iterator[tuple[int, bytes]]:
+def _blocks(file: BinaryIO, head: str) -> Iterator[tuple[Any, ...]]:
     """Numbers and names at the begin of each block, until the picture ends."""
     size = struct.calcsize(head)
     for _ in range(_MOST_BLOCKS):
