@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PROCESSES ?= 2
 # Length of the soak; SEED=1 makes the requests of an earlier one again.
 REQUESTS ?= 2000
+# Inputs for each target of the fuzzer.
+RUNS ?= 20000
 # On a CPU, processes share work better than threads. What the libraries say while loading is of
 # no use to who only looks.
 TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=error \
@@ -14,7 +16,7 @@ TOGETHER := OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error DIFFUSERS_VERBOSITY=e
 # Two hosts at once are too much for one machine, so tests on them run one by one.
 WORKERS := -n $(if $(WEBUI_DIR),0,$(PROCESSES)) --dist loadfile
 
-.PHONY: demo play test coverage bench soak lint docs model clean
+.PHONY: demo play test coverage bench soak fuzz lint docs model clean
 
 demo: $(VENV)/.installed
 	@$(TOGETHER) -m lazyneg sweep --output demo --steps 30 --guidance-scale 5 --seeds 0-15 \
@@ -41,6 +43,9 @@ bench: $(VENV)/.benchmarks
 soak: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/host/test_soak.py --soak-requests $(REQUESTS) \
 		$(if $(SEED),--soak-seed $(SEED))
+
+fuzz: $(VENV)/.fuzzing
+	$(BIN)/python -m fuzz --runs $(RUNS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -78,9 +83,13 @@ $(VENV)/.benchmarks: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[bench]'
 	touch $@
 
+$(VENV)/.fuzzing: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[fuzz]'
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c requirements-dev.txt -e '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .coverage .nox demo htmlcov site bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage .nox demo htmlcov site bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

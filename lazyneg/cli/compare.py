@@ -113,8 +113,7 @@ def compare(
                 pictures.save(picture, path, str(text))
                 typer.echo(path)
     except (ModelError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
 
 
 def _painted(
@@ -171,7 +170,7 @@ def _starts(source: Path | None) -> list[Infotext]:
     try:
         texts = reading.infotexts(source)
     except reading.ReadingError as error:
-        raise typer.BadParameter(str(error), param_hint="--from") from error
+        raise typer.BadParameter(options.printable(str(error)), param_hint="--from") from error
     starts = []
     for text in texts:
         if after := infotext.rest(text):
@@ -236,7 +235,7 @@ def _start_parameters(start: Infotext, given: Mapping[str, str]) -> dict[str, st
 
 
 _ALLOWED = {
-    "Steps": ("[1-9][0-9]{0,3}|10000", "1 to 10000"),
+    "Steps": ("[1-9][0-9]{0,3}|10000", f"1 to {options.MOST_STEPS}"),
     "CFG scale": (r"[0-9]{1,4}(\.[0-9]{1,18})?", "such as 7 or 7.5"),
     "Seed": ("[0-9]{1,20}", f"0 to {options.LARGEST_SEED}"),
     "Size": ("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", "such as 512x768"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -73,9 +74,13 @@ DEFAULTS = {"Steps": "20", "CFG scale": "7"}
 LARGEST_SEED = 2**64 - 1
 """What fits into a generator of PyTorch."""
 
+MOST_STEPS = 10_000
+LARGEST_SIDE = 99_999
+"""Of a picture, in pixels."""
+
 StepsOption = Annotated[
     int | None,
-    typer.Option(callback=within(1), help=f"[default: {DEFAULTS['Steps']}]"),
+    typer.Option(callback=within(1, MOST_STEPS), help=f"[default: {DEFAULTS['Steps']}]"),
 ]
 SamplerOption = Annotated[
     str | None,
@@ -92,7 +97,7 @@ GuidanceOption = Annotated[
     typer.Option(callback=within(0, 1000), help=f"0 to 1000.  [default: {DEFAULTS['CFG scale']}]"),
 ]
 SideOption = Annotated[
-    int | None, typer.Option(callback=within(8), help="[default: the model's own]")
+    int | None, typer.Option(callback=within(8, LARGEST_SIDE), help="[default: the model's own]")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="[default: the fastest there is]")]
 DTypeOption = Annotated[
@@ -102,7 +107,18 @@ DTypeOption = Annotated[
 
 def say(message: str) -> None:
     """Tells something that the user may want to know, beside the output."""
-    typer.echo(f"Note: {message}", err=True)
+    typer.echo(f"Note: {printable(message)}", err=True)
+
+
+def failed(message: object) -> typer.Exit:
+    """Tells why nothing more is done, and what to raise then."""
+    typer.echo(f"Error: {printable(str(message))}", err=True)
+    return typer.Exit(1)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return re.sub("[\0-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def check_text(text: str, hint: str) -> None:

@@ -37,8 +37,7 @@ def play(
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        typer.echo("Error: gradio is missing: pip install 'lazyneg[play]'", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed("gradio is missing: pip install 'lazyneg[play]'") from error
 
     from lazyneg.painting.models import ModelError
     from lazyneg.painting.painter import Painter
@@ -55,7 +54,6 @@ def play(
         painter = Painter(*files, embedding or [], device, dtype and dtype.value)
         blocks = serve(Session(painter, size, given), host, port)
     except (ModelError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
     typer.echo(f"Open {blocks.local_url} in a browser. Ctrl+C ends it.")
     blocks.block_thread()

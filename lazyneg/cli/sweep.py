@@ -12,13 +12,14 @@ import typer
 
 from lazyneg.cli import options
 from lazyneg.core import tag
-from lazyneg.core.settings import SettingsError
+from lazyneg.core.settings import SettingsError, shown
 
 if TYPE_CHECKING:
     from lazyneg.sweep.measuring import Box, Looking
     from lazyneg.sweep.plan import Grid, Plan
 
-_MOST_SEEDS = 1_000_000
+_MOST = 1_000_000
+"""Pictures, and so seeds and settings: no sweep of more ends."""
 
 
 class Adaptive(str, Enum):
@@ -101,7 +102,7 @@ def sweep(
     threads: Annotated[
         int,
         typer.Option(
-            callback=options.within(1),
+            callback=options.within(1, 1024),
             help="Of each process, on the CPU; several processes share the work better.",
         ),
     ] = 1,
@@ -136,6 +137,11 @@ def sweep(
             areas=_numbers(areas, "--areas", least=1)[::-1],
             adaptive=_ADAPTIVE[adaptive],
         )
+        if (count := grid.most) > _MOST:
+            raise typer.BadParameter(
+                f"{count} pictures; allowed: at most {_MOST}, of all prompts, negatives, seeds and "
+                "settings together"
+            )
         if not grid.settings:
             raise typer.BadParameter(
                 f"{stop_steps!r} is never after {critical_steps!r}; allowed: never, or more than "
@@ -167,11 +173,9 @@ def sweep(
         from lazyneg.sweep.measuring import outside
         from lazyneg.sweep.run import sweep as run
     except ModuleNotFoundError as error:
-        typer.echo(
-            f"Error: {error.name} is missing: pip install '.[sweep]' in a checkout of lazyneg",
-            err=True,
-        )
-        raise typer.Exit(1) from error
+        raise options.failed(
+            f"{error.name} is missing: pip install '.[sweep]' in a checkout of lazyneg"
+        ) from error
 
     if box and width and height and not outside((height, width), [box]).any():
         raise typer.BadParameter(
@@ -204,11 +208,10 @@ def sweep(
             summaries = run(plan, painter, looking, output, ranks)
             if ranks.rank == 0:
                 for summary in summaries:
-                    typer.echo(f"{summary.title}: {summary.verdict}.")
+                    typer.echo(options.printable(f"{summary.title}: {summary.verdict}."))
                 typer.echo(output / "index.html")
     except (ModelError, DetectorError, OtherProcessError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
     except KeyboardInterrupt:
         typer.echo("Interrupted. The same command goes on from here.", err=True)
         raise typer.Exit(130) from None
@@ -306,14 +309,17 @@ def _refuse_tags(grid: Grid) -> None:
 def _seeds(text: str) -> list[int]:
     """Seeds from a list of numbers and ranges, each once."""
     seeds: dict[int, None] = {}
+    count = 0
     number = r"([0-9]{1,20})"
     for part in text.split(","):
         match = re.fullmatch(rf"\s*{number}(?:\s*-\s*{number})?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not 0 <= last - first < _MOST_SEEDS or last > options.LARGEST_SEED:
+        # Counted with those that come twice, which is soon enough.
+        count += last - first + 1
+        if first > last or last > options.LARGEST_SEED or count > _MOST:
             raise typer.BadParameter(
-                f"{part.strip()!r}; allowed: whole numbers and ranges, such as 0-63 or 1,5,8-10, "
-                f"up to {options.LARGEST_SEED}",
+                f"{shown(part.strip())}; allowed: whole numbers and ranges, such as 0-63 or "
+                f"1,5,8-10, up to {options.LARGEST_SEED}, and at most {_MOST} in all",
                 param_hint="--seeds",
             )
         seeds.update(dict.fromkeys(range(first, last + 1)))
@@ -326,23 +332,23 @@ def _numbers(text: str, option: str, least: int = 0, never: bool = False) -> lis
     for part in map(str.strip, text.split(",")):
         if never and part == "never":
             steps.add(0)
-        elif re.fullmatch(r"\d{1,9}", part) and int(part) >= least:
+        elif re.fullmatch("[0-9]{1,9}", part) and int(part) >= least:
             steps.add(int(part))
         else:
             allowed = f"{'never, and ' if never else ''}whole numbers from {least}"
-            raise typer.BadParameter(f"{part!r}; allowed: {allowed}", param_hint=option)
+            raise typer.BadParameter(f"{shown(part)}; allowed: {allowed}", param_hint=option)
     return sorted(steps)
 
 
 def _box(text: str) -> Box:
     """A region from four fractions."""
-    parts = text.split(",")
-    if len(parts) == 4 and all(re.fullmatch(r"\s*(0|1|[01]?\.\d+)\s*", part) for part in parts):
-        left, top, right, bottom = map(float, parts)
+    number = r"\s*(0|1|[01]?\.[0-9]+)\s*"
+    if match := re.fullmatch(",".join([number] * 4), text):
+        left, top, right, bottom = map(float, match.groups())
         if left < right <= 1 and top < bottom <= 1 and (right - left) * (bottom - top) <= 0.9:
             return left, top, right, bottom
     raise typer.BadParameter(
-        f"{text!r}; allowed: left,top,right,bottom as fractions of the picture, at most "
+        f"{shown(text)}; allowed: left,top,right,bottom as fractions of the picture, at most "
         "nine tenths of it, such as 0.3,0.2,0.7,0.4",
         param_hint="--region",
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lazyneg.cli import options
+
 
 def webui_model(
     folder: Annotated[
@@ -26,6 +28,5 @@ def webui_model(
     try:
         copied = copy_to(folder)
     except OSError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise options.failed(error) from error
     typer.echo(copied)

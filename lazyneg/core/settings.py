@@ -31,6 +31,13 @@ MAXIMUM = 10**9
 """No number of steps is larger. All that matters is that it can be written and read back."""
 
 
+NO_TEXT = re.compile("[\0-\x08\ud800-\udfff]")
+"""What no text of ours has: no infotext, file or command line could carry it."""
+
+_SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
 class SettingsError(ValueError):
     """A setting has a value that is not allowed. The message names the value and what is."""
 
@@ -79,12 +86,12 @@ class Setting:
         """
         if isinstance(self.default, bool):
             if text not in ("True", "False"):
-                raise ValueError(f"{text!r}; allowed: True or False")
+                raise ValueError(f"{shown(text)}; allowed: True or False")
             return text == "True"
         if isinstance(self.default, int):
             match = re.fullmatch(rf"([0-9]{{1,18}}){re.escape(self.suffix)}", text)
             if not match:
-                raise ValueError(f"{text!r}; allowed: a whole number with {self.suffix}")
+                raise ValueError(f"{shown(text)}; allowed: a whole number with {self.suffix}")
             return int(match[1])
         return text
 
@@ -184,7 +191,7 @@ class Settings:
         """
         for name in values:
             if name not in BY_NAME:
-                raise SettingsError(f"unknown setting {name!r}; allowed: {', '.join(BY_NAME)}")
+                raise SettingsError(f"unknown setting {shown(name)}; allowed: {', '.join(BY_NAME)}")
         given = {name: value for name, value in values.items() if value is not None}
         enabled = _checked(BY_NAME["enabled"], given.pop("enabled", False))
         if not enabled:
@@ -300,7 +307,7 @@ class Settings:
                     values[setting.name], units[setting.infotext] = parse_amount(str(text))
                 else:
                     values[setting.name] = setting.read(str(text))
-            except ValueError as error:
+            except (RecursionError, ValueError) as error:
                 raise SettingsError(f"{setting.infotext} is {error}") from None
         if "critical_step" not in values:
             return cls()
@@ -325,7 +332,7 @@ def parse_amount(text: str) -> tuple[int, str]:
     """
     match = re.fullmatch(r"([0-9]{1,18})(%?)", text)
     if not match:
-        raise ValueError(f"{text!r}; allowed: a whole number, or one with %")
+        raise ValueError(f"{shown(text)}; allowed: a whole number, or one with %")
     return int(match[1]), "percent" if match[2] else "steps"
 
 
@@ -340,10 +347,10 @@ def _checked(setting: Setting, value: object) -> Any:
             return value
         allowed = "true or false"
     elif isinstance(setting.default, str):
-        if isinstance(value, str):
+        if isinstance(value, str) and not NO_TEXT.search(value):
             # Surrounding blanks mean nothing to a prompt and do not survive the infotext.
             return value.strip()
-        allowed = "text"
+        allowed = r"text in UTF-8, without characters such as \x00"
     else:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -351,4 +358,14 @@ def _checked(setting: Setting, value: object) -> Any:
         if whole and setting.minimum <= int(value) <= setting.maximum:  # type: ignore[call-overload]
             return int(value)  # type: ignore[call-overload]
         allowed = f"whole numbers from {setting.minimum} to {setting.maximum}"
-    raise SettingsError(f"{setting.name} is {value!r}; allowed: {allowed}")
+    raise SettingsError(f"{setting.name} is {shown(value)}; allowed: {allowed}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, and cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Numbers of very many digits and lists of very many levels have none.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

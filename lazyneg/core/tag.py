@@ -17,6 +17,11 @@ ALLOWED = f"<{NAME}:5>, <{NAME}:25%>, <{NAME}:5:15>"
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """What the WebUI cuts out of a prompt, our tag among it."""
 
+_SHOWN = 60
+"""Characters of a tag that a message shows."""
+_MOST = 5
+"""Tags that messages tell of."""
+
 KEPT = ("early_prompt", "area", "adaptive")
 """Settings of which a tag says nothing."""
 
@@ -76,7 +81,7 @@ class Picture:
 def _tagged(settings: Settings, tags: Sequence[Sequence[str]]) -> Settings | None:
     if not tags:
         return None
-    shown = " ".join(map(_shown, tags))
+    shown = " ".join(map(_shown, tags[:_MOST])) + " …" * (len(tags) > _MOST)
     if len(tags) > 1:
         raise SettingsError(f"more than one tag: {shown}; allowed: one of {ALLOWED}")
     try:
@@ -122,7 +127,7 @@ def misuses(prompt: str, negative: str) -> list[str]:
         negative: Its negative prompt, the same.
 
     Returns:
-        A message for each, that says what it is and what is allowed.
+        A message for each of the first, that says what it is and what is allowed.
     """
     others, misplaced = cut(negative)
     in_negative = (*(_shown(items) for items in misplaced), *_alike(others))
@@ -136,11 +141,12 @@ def misuses(prompt: str, negative: str) -> list[str]:
             for shown in in_negative
         ),
     ]
-    return list(dict.fromkeys(messages))
+    return list(dict.fromkeys(messages))[:_MOST]
 
 
 def _shown(items: Sequence[str]) -> str:
-    return f"<{':'.join([NAME, *items])}>"
+    text = ":".join([NAME, *items])
+    return f"<{text}>" if len(text) <= _SHOWN else f"<{text[:_SHOWN]}…>"
 
 
 def _alike(text: str) -> list[str]:

@@ -109,7 +109,9 @@ def _is_parameters(line: str) -> bool:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n]|^"', value) else value
+    # Also what would be stripped, or be taken for the end of a line by those who read files.
+    plain = value == value.strip() and not re.search(r'[,:\n\r]|^"', value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _unquoted(value: str) -> str:

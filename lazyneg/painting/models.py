@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from diffusers.loaders.single_file_utils import (
     load_single_file_checkpoint,
 )
 
+from lazyneg.core.settings import shown
 from lazyneg.painting.samplers import (
     ALIGN_YOUR_STEPS_XL,
     SAMPLERS,
@@ -43,6 +45,9 @@ _SINGLE_FILE = {
 _VERSION = tuple(map(int, diffusers.__version__.split(".")[:2]))
 DTYPE = "dtype" if _VERSION >= (0, 42) else "torch_dtype"
 """What diffusers calls the type to load a pipeline in."""
+
+_INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")
 
 
 class ModelError(Exception):
@@ -80,11 +85,14 @@ def load(path: Path, config: Path | None, device: str, dtype: str | None) -> Any
             "is one"
         ) from error
     if path.is_dir():
-        if not (path / "model_index.json").exists():
-            raise ModelError(f"{path} is not a pipeline: it has no model_index.json")
+        if not (path / _INDEX).exists():
+            raise ModelError(f"{path} is not a pipeline: it has no {_INDEX}")
         half = "float16" if (path / "unet").is_dir() else "bfloat16"
     else:
         half = "float16"
+    folder = path if path.is_dir() else config
+    if folder and (folder / _INDEX).exists():
+        _refuse_code(folder)
     kind = getattr(torch, dtype or ("float32" if device == "cpu" else half))
     try:
         if path.is_dir():
@@ -94,8 +102,55 @@ def load(path: Path, config: Path | None, device: str, dtype: str | None) -> Any
             options = {} if config is None else {"config": str(config)}
             pipe = family.from_single_file(str(path), **{DTYPE: kind}, **options)
         return pipe.to(device)
-    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} cannot be loaded as a pipeline: {error}") from error
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ModelError(f"{path} cannot be loaded as a pipeline: {_why(error)}") from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuses a pipeline that brings code of its own, which some versions of diffusers run.
+
+    Raises:
+        ModelError: If it does, or does not say what it is made of.
+    """
+    try:
+        index = json.loads((folder / _INDEX).read_bytes())
+        parts = {name: part for name, part in index.items() if isinstance(part, list)}
+    except (AttributeError, OSError, RecursionError, ValueError) as error:
+        raise ModelError(f"{folder / _INDEX} cannot be read: {error}") from error
+    for name, part in parts.items():
+        # Nothing stands for parts that a pipeline goes without.
+        library = part[0] if part else None
+        if isinstance(library, str) and (
+            name == "_class_name"
+            or not (library in _LIBRARIES or hasattr(diffusers.pipelines, library))
+            or (folder / name / f"{library}.py").exists()
+        ):
+            raise ModelError(
+                f"{folder} brings code of its own, which is not run: {name} is {shown(part)}; "
+                f"allowed: classes of {' and '.join(_LIBRARIES)}"
+            )
+
+
+def _why(error: Exception) -> str:
+    """What an error says, but for PyTorch's advice to run what is in a pickle."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, pickle.UnpicklingError):
+            return (
+                "it is a broken pickle, or one of more than tensors, whose code is not run; "
+                "allowed: safetensors, or a pickle of tensors alone"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _single_file_class(path: Path) -> Any:
@@ -103,7 +158,7 @@ def _single_file_class(path: Path) -> Any:
         family = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
         # Readers of checkpoints raise whatever comes to their mind.
-        raise ModelError(f"{path} is not a checkpoint: {error}") from error
+        raise ModelError(f"{path} is not a checkpoint: {_why(error)}") from error
     if family not in _SINGLE_FILE:
         raise ModelError(
             f"{path} is a checkpoint of the family {family}; allowed: "
@@ -149,7 +204,7 @@ def _load_embedding(pipe: Any, path: Path) -> None:
         pickle.UnpicklingError,
         safetensors.SafetensorError,
     ) as error:
-        raise ModelError(f"the embedding {path} cannot be used: {error}") from error
+        raise ModelError(f"the embedding {path} cannot be used: {_why(error)}") from error
 
 
 _ENCODERS = {"clip_l": "", "clip_g": "_2"}

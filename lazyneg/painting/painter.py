@@ -114,14 +114,18 @@ class Painter:
             result = self._called(
                 self.of_the_loop(settings, wanted), self.arguments(job, seeds), iterations
             )
-        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        except (DelayError, IndexError, ValueError) as error:
+            raise ModelError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            full = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+            # On the CPU PyTorch has no error of its own for it.
+            if not full and "DefaultCPUAllocator" not in str(error):
+                raise
             batch = ", a smaller --batch-size" if len(seeds) > 1 else ""
             raise ModelError(
                 f"out of memory on {self.pipe.device}: try a smaller --width and --height{batch}, "
                 "--dtype float16 or --device cpu"
             ) from error
-        except (DelayError, IndexError, ValueError) as error:
-            raise ModelError(str(error)) from error
         if not hasattr(result, "images"):
             raise ModelError(f"{type(self.pipe).__name__} paints no pictures")
         if acted is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from PIL import ExifTags, Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from lazyneg.core.settings import Settings
-from lazyneg.painting import encodings
 
 _MARGIN = 8
 
@@ -55,47 +53,3 @@ def save(picture: Image.Image, file: Path | IO[bytes], infotext: str) -> None:
     else:
         info.add_itxt("parameters", infotext)
     picture.save(file, "png", pnginfo=info)
-
-
-def infotext_of(path: Path) -> str | None:
-    """The infotext of a picture, from where the WebUI reads it, if there is any.
-
-    Raises:
-        UnidentifiedImageError: If it is no picture.
-        OSError: If it cannot be read.
-        ValueError: If it is broken or too large.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Of its size: only the text is wanted.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=("PNG", "JPEG", "WEBP", "GIF"))
-        with picture:
-            return _infotext_of(picture)
-    except (OSError, ValueError):
-        raise
-    except Exception as error:
-        # Readers of pictures raise whatever comes to their mind.
-        raise ValueError(f"it is a broken picture: {error}") from error
-
-
-def _infotext_of(picture: Image.Image) -> str | None:
-    texts = picture.info
-    if picture.format == "PNG" and not texts.keys() & {"parameters", "exif"}:
-        # Text may stand behind the pixels.
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and picture.width * picture.height > limit:
-            raise ValueError(
-                f"it has no infotext before its pixels, and {picture.width} x {picture.height} "
-                "are too many to look behind them"
-            )
-        picture.load()
-    exif = picture.getexif().get_ifd(ExifTags.IFD.Exif) if "exif" in texts else {}
-    text = exif.get(ExifTags.Base.UserComment, b"")
-    if isinstance(text, bytes):
-        text = encodings.user_comment(text)
-    # GIF has a comment.
-    text = text.strip("\0 \n") or texts.get("parameters") or texts.get("comment") or ""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return encodings.without_marks(text).strip() or None

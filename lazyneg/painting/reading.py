@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
+from lazyneg.painting import encodings, infotext, metadata
 
-from lazyneg.painting import encodings, infotext, pictures
-
-_LARGEST_TEXT = 1 << 22
 _LARGEST_PICTURE = 1 << 28
 _ALLOWED = (
     "a PNG, JPEG, WebP or GIF with infotext as the WebUI writes it, of up to "
-    f"{_LARGEST_PICTURE >> 20} MB, or text in UTF-8 or UTF-16, of up to {_LARGEST_TEXT >> 20} MB"
+    f"{_LARGEST_PICTURE >> 20} MB, or text in UTF-8 or UTF-16, of up to "
+    f"{metadata.LARGEST_TEXT >> 20} MB"
 )
 
 
@@ -42,13 +40,12 @@ def _infotexts(path: Path) -> list[str]:
         raise ValueError("it is not a file")
     if size > _LARGEST_PICTURE:
         raise ValueError(f"it has {size} bytes")
+    text = metadata.infotext_of(path)
+    if text is not None:
+        return [text] if text else []
+    if size > metadata.LARGEST_TEXT:
+        raise ValueError(f"it is no picture, and has {size} bytes")
     try:
-        text = pictures.infotext_of(path)
-    except UnidentifiedImageError:
-        if size > _LARGEST_TEXT:
-            raise ValueError(f"it is no picture, and has {size} bytes") from None
-        try:
-            return infotext.split(encodings.decoded(path.read_bytes()))
-        except ValueError as error:
-            raise ValueError(f"it is neither picture nor text: {error}") from error
-    return [text] if text else []
+        return infotext.split(encodings.decoded(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"it is neither picture nor text: {error}") from error

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL.Image import Image
 
 from lazyneg.core import tag
-from lazyneg.core.settings import SLIDER_MAXIMUM, Settings, SettingsError
+from lazyneg.core.settings import NO_TEXT, SLIDER_MAXIMUM, Settings, SettingsError, shown
 from lazyneg.core.window import Window
 from lazyneg.demo import CHECKPOINT
 from lazyneg.painting.infotext import Infotext
@@ -26,8 +25,6 @@ SEED = (0, 2**53 - 1)
 
 _KEPT = 64
 """Pictures that are not painted again."""
-_NO_TEXT = re.compile("[\0-\x08\ud800-\udfff]")
-"""What no infotext and no command line can have."""
 
 _Parameters = tuple[tuple[str, str], ...]
 
@@ -177,7 +174,9 @@ def _job(request: Request, size: Mapping[str, str]) -> tuple[Infotext, Settings]
     if problems:
         raise RequestError("; ".join(problems))
     if not isinstance(request.sampler, str):
-        raise RequestError(f"sampler is {request.sampler!r}; allowed: a name, or an empty text")
+        raise RequestError(
+            f"sampler is {shown(request.sampler)}; allowed: a name, or an empty text"
+        )
     parameters = {
         "Steps": f"{_number('steps', request.steps, STEPS, whole=True)}",
         "Sampler": request.sampler,
@@ -195,7 +194,7 @@ def _text(name: str, value: object) -> str:
     text = "\n".join(map(str.strip, lines))
     if not text:
         raise RequestError(f"{name} is empty; allowed: any text")
-    if found := _NO_TEXT.search(text):
+    if found := NO_TEXT.search(text):
         raise RequestError(f"{name} has the character {found[0]!a}; allowed: text in UTF-8")
     return text
 
@@ -210,4 +209,4 @@ def _number(name: str, value: object, span: tuple[int, int], whole: bool = False
     ):
         return int(value) if whole else round(value, 2)
     kind = "whole numbers" if whole else "numbers"
-    raise RequestError(f"{name} is {value!r}; allowed: {kind} from {span[0]} to {span[1]}")
+    raise RequestError(f"{name} is {shown(value)}; allowed: {kind} from {span[0]} to {span[1]}")

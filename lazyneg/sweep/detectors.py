@@ -56,7 +56,9 @@ class ZeroShot:
         if not (folder / "config.json").exists():
             raise DetectorError(f"{folder} is not a model of transformers: it has no config.json")
         try:
-            self.pipe: Any = pipeline(KINDS[kind], model=str(folder), device=device)
+            self.pipe: Any = pipeline(
+                KINDS[kind], model=str(folder), device=device, trust_remote_code=False
+            )
         except (AssertionError, ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
             raise DetectorError(f"{folder} cannot be loaded for {kind}: {error}") from error
 

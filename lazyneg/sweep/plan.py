@@ -72,8 +72,18 @@ class Grid:
     @property
     def skipped(self) -> int:
         """Settings that would stop before they begin."""
+        return self._combinations - len(self.settings)
+
+    @property
+    def most(self) -> int:
+        """Pictures that there may be, counted without making a list of them."""
+        sections = len(self.prompts) * len(self.negatives)
+        return sections * len(self.seeds) * (1 + self._combinations)
+
+    @property
+    def _combinations(self) -> int:
         windows = len(self.stop_steps) * len(self.critical_steps)
-        return windows * len(self.areas) * len(self.adaptive) - len(self.settings)
+        return windows * len(self.areas) * len(self.adaptive)
 
 
 Acting = tuple[str, int, bool]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_the_pairs_of_the_article(model: Path, tmp_path: Path) -> None:
         (["--negative", "ugly"], "PROMPT"),
         ([*DEMO, "--critical-step", "-1"], "critical_step is -1"),
         ([*DEMO, "--unit", "minutes"], "'minutes'"),
-        ([*DEMO, "--steps", "0"], "'--steps': 0; allowed: 1 or more"),
+        ([*DEMO, "--steps", "0"], "'--steps': 0; allowed: 1 to 10000"),
         ([*DEMO, "--seed", str(2**64)], "16; allowed: 0 to 18446744073709551615"),
         ([*DEMO, "--embedding", "missing.pt"], "'missing.pt' does not exist"),
         ([*DEMO, "--output", __file__], "test_compare.py' is a file"),
@@ -215,6 +216,21 @@ def test_out_of_memory_says_what_to_try(
     # There is no device here to fill.
     monkeypatch.setattr(StableDiffusionPipeline, "check_inputs", fail)
     result = compare(*DEMO, "--model", model, "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "out of memory on cpu: try a smaller --width" in result.stderr
+
+
+def test_out_of_memory_on_the_cpu(model: Path, tmp_path: Path) -> None:
+    large = LAST.replace("32x16", "99992x99992")
+    source = start(tmp_path, "girl", last=large)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    used = pages * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
+    try:
+        result = compare("--from", source, "--model", model, "--output", tmp_path, *SIZE[-2:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     assert result.exit_code == 1
     assert "out of memory on cpu: try a smaller --width" in result.stderr
 

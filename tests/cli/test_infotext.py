@@ -27,6 +27,7 @@ def test_reads_what_the_webui_writes() -> None:
         Infotext("girl", "ugly", PARAMETERS),
         Infotext("girl", "", PARAMETERS),
         Infotext("girl", "ugly", {**PARAMETERS, "LazyNeg early prompt": '"lowres"'}),
+        Infotext("girl", "ugly", {**PARAMETERS, "Model": " blanks\u2003", "Version": "a\rb"}),
         Infotext("女の子", "眼鏡", {**PARAMETERS, "LazyNeg early prompt": '"a", b: c\nd'}),
     ],
 )
@@ -129,9 +130,9 @@ def test_unusual_line_ends_stay_in_their_line() -> None:
     ["a", "a ", "a: ", 'aa: "', 'aa: \\"', 'aa: "b,', "- ", " ", "Steps: 1, ", "\\", "\n", '"'],
 )
 def test_long_texts_take_no_time(part: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in (part * (1_000_000 // len(part)), f'aa: "{part * (1_000_000 // len(part))}'):
         for one in split(text):
             parse(one)
             rest(one)
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20

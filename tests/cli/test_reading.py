@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -149,12 +150,17 @@ BROKEN = {
     "odd.txt": (TEXT.encode("utf-16-le")[:-1], "neither picture nor text: 'utf-16-le' codec"),
     "mark.txt": (b"\xff\xfe\0\xd8x\0", "neither picture nor text: 'utf-16-le' codec"),
     "long.txt": (b"girl " * 1_000_000, "it is no picture, and has 5000000 bytes"),
-    "bomb.png": (bomb(), "12000 x 12000 are too many to look behind them"),
+    "bomb.png": (bomb(), "there is no infotext in"),
+    "parts.gif": (b"GIF89a" + bytes(7) + b"!\xf9\1x\0" * (1 << 19), "more than 1048576 parts"),
+    "long.png": (png((b"tEXt", b"parameters\0" + b"x" * (1 << 22))), "a text or EXIF of 4194315"),
+    "broken.png": (png((b"zTXt", b"parameters\0\0??????")), "its text is broken"),
+    "cut.png": (png((b"zTXt", b"parameters\0\0" + zlib.compress(b"girl")[:8])), "its text is cut"),
+    "half.jpg": (b"\xff\xd8\xff\xfe\0\x20girl", "it ends in the middle of a text"),
     "text-bomb.png": (
         png((b"zTXt", b"parameters\0\0" + zlib.compress(bytes(1 << 26)))),
-        "cannot read",
+        "or has more than 4194304 bytes",
     ),
-    "half.png": (png()[:200], "cannot read"),
+    "half.png": (png()[:200], "there is no infotext in"),
 }
 
 
@@ -168,6 +174,35 @@ def test_errors_say_which_file_and_what_is_allowed(tmp_path: Path, name: str) ->
     assert message in told
     assert str(tmp_path / name) in told
     assert "allowed: a PNG, JPEG, WebP or GIF with infotext" in told
+
+
+def crowded(tags: int, size: int) -> bytes:
+    """EXIF with so many tags that all have the same data: a reader of all of it copies each."""
+    at = 8 + 2 + 12 * tags + 4
+    entries = b"".join(struct.pack("<HHII", tag, 7, size, at) for tag in range(tags))
+    return b"II*\0\10\0\0\0" + struct.pack("<H", tags) + entries + bytes(4 + size)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_a_small_file_takes_no_memory(tmp_path: Path, kind: str) -> None:
+    exif = crowded(4000, 100_000)
+    file = io.BytesIO()
+    if kind == "jpeg":
+        Image.new("RGB", (8, 8)).save(file, kind)
+        parts = [b"Exif\0\0" + exif[at : at + 60_000] for at in range(0, len(exif), 60_000)]
+        segments = (b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+        data = file.getvalue()[:2] + b"".join(segments) + file.getvalue()[2:]
+    else:
+        Image.new("RGB", (8, 8)).save(file, kind, exif=b"Exif\0\0" + exif)
+        data = file.getvalue()
+    (tmp_path / "x").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(ReadingError, match="there is no infotext in"):
+        infotexts(tmp_path / "x")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As large as the file, some times; not 400 MB.
+    assert most < 10 * len(data)
 
 
 def test_other_things_than_files(tmp_path: Path) -> None:

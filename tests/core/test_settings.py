@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from lazyneg.core.settings import BY_NAME, MAXIMUM, SETTINGS, Settings, SettingsError
 from lazyneg.core.window import Window
 
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+text = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=9), max_size=20)
 
 
 @st.composite
@@ -124,14 +125,16 @@ def test_no_keys_no_settings() -> None:
         {"LazyNeg critical step": "2.5"},
         {"LazyNeg critical step": "101%"},
         {"LazyNeg critical step": "9" * 5000},
+        {"LazyNeg critical step": 10**5000},
         {"LazyNeg critical step": "5", "LazyNeg stop step": "60%"},
         {"LazyNeg critical step": "5", "LazyNeg stop step": "4"},
         {"LazyNeg critical step": "5", "LazyNeg hires": "sometimes"},
     ],
 )
-def test_a_damaged_infotext_is_refused(params: dict[str, str]) -> None:
-    with pytest.raises(SettingsError):
+def test_a_damaged_infotext_is_refused(params: dict[str, object]) -> None:
+    with pytest.raises(SettingsError) as refused:
         Settings.from_infotext(params)
+    assert len(str(refused.value)) < 300
 
 
 @given(valid_settings(), st.integers(1, 200))
@@ -185,13 +188,35 @@ def test_disabled_settings_delay_nothing() -> None:
         ({"enabled": 1}, "1"),
         ({"enabled": "yes"}, "'yes'"),
         ({"critical": 5}, "'critical'"),
+        # What takes long to write out, or cannot be.
+        ({"critical_step": 10**5000}, "critical_step is <int>"),
+        ({"area": json.loads("[" * 900 + "]" * 900)}, "area is [[[["),
+        ({"unit": "s" * 10**6}, "unit is 'ssss"),
+        ({"s" * 10**6: 1}, "unknown setting 'ssss"),
+        # What no infotext can carry.
+        ({"early_prompt": "\ud800"}, r"early_prompt is '\ud800'"),
+        ({"early_prompt": "a\0"}, r"early_prompt is 'a\x00'"),
     ],
+    ids=lambda value: repr(value)[:40] if isinstance(value, str) else "",
 )
 def test_bad_values_are_named_with_what_is_allowed(values: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.parse({"enabled": True, **values})
     assert named in str(refused.value)
     assert "allowed" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_value_that_cannot_be_shown_is_told_by_its_type() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    for read in (
+        lambda: Settings.parse({"enabled": nested}),
+        lambda: Settings.from_infotext({"LazyNeg critical step": nested}),
+    ):
+        with pytest.raises(SettingsError):
+            read()
 
 
 def test_missing_values_and_none_take_the_defaults() -> None:

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lazyneg.cli import app
-from lazyneg.painting import pictures
+from lazyneg.painting import metadata
 
 ROOT = Path(__file__).parents[2]
 BASE = ["--prompt", "girl", "--negative", "glasses, hat", "--steps", "4", "--device", "cpu"]
@@ -158,6 +158,14 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
     [
         (["--seeds", "5-3"], "'5-3'; allowed: whole numbers and ranges"),
         (["--seeds", "one"], "'one'; allowed"),
+        # Each of these would take years, or more memory than there is.
+        (["--seeds", "0-999999,1-5"], "'1-5'; allowed: whole numbers and ranges"),
+        (["--seeds", ",".join(["0-999999"] * 5000)], "and at most 1000000 in all"),
+        (["--seeds", "0-199999"], "1800000 pictures; allowed: at most 1000000, of all prompts"),
+        (["--steps", "1000000000"], "'--steps': 1000000000; allowed: 1 to 10000"),
+        (["--width", "8000000", "--height", "8"], "'--width': 8000000; allowed: 8 to 99999"),
+        (["--critical-steps", "0,\u0665"], "'\u0665'; allowed: whole numbers from 0"),
+        (["--region", "0,0,.5,.\u0665"], "'0,0,.5,.\u0665'; allowed: left,top,right,bottom"),
         (["--seeds", str(2**64)], "such as 0-63 or 1,5,8-10, up to 18446744073709551615"),
         (["--prompt", "girl <lazyneg:5>"], "'girl <lazyneg:5>' has a <lazyneg:…> tag; allowed: te"),
         (["--negative", "ugly <LAZYNEG:5>"], "'ugly <LAZYNEG:5>' has a <lazyneg:…> tag; allowed"),
@@ -173,8 +181,8 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         (["--prompt", " "], "a text is empty"),
         (["--width", "64"], "give both or none"),
         (["--batch-size", "0"], "'--batch-size': 0; allowed: 1 or more"),
-        (["--threads", "0"], "'--threads': 0; allowed: 1 or more"),
-        (["--steps", "-3"], "'--steps': -3; allowed: 1 or more"),
+        (["--threads", "0"], "'--threads': 0; allowed: 1 to 1024"),
+        (["--steps", "-3"], "'--steps': -3; allowed: 1 to 10000"),
         (["--threshold", "2"], "'--threshold': 2.0; allowed: 0 to 1"),
         (["--threshold", "nan"], "'--threshold': nan; allowed: 0 to 1"),
         (["--embedding", "nowhere.pt"], "'nowhere.pt' does not exist"),
@@ -187,6 +195,8 @@ def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         ),
         (["--region", "0,0,1,1"], "'0,0,1,1'; allowed: left,top,right,bottom"),
         (["--region", "0,0,1,0.999"], "at most nine tenths"),
+        # A blank for regular expressions, and none for numbers.
+        (["--region", "0,0,1,\x1f1"], "'0,0,1,\\x1f1'; allowed: left,top,right,bottom"),
         (["--config", "."], ". needs a --model besides"),
         (["--region", ".5,0,.2,1"], "allowed: left,top,right,bottom"),
         (["--model", "nowhere"], "there is no file or folder nowhere"),
@@ -244,5 +254,5 @@ def test_a_schedule_type_is_painted_and_told(model: Path, tmp_path: Path) -> Non
     assert "30 to make in 18 batches of up to 2, 42 denoiser steps" in result.stdout
     assert sweep(*options, "--schedule", "Karras").exit_code == 0
     for path in (tmp_path / "pictures").iterdir():
-        assert "Sampler: Heun, Schedule type: Karras," in str(pictures.infotext_of(path))
+        assert "Sampler: Heun, Schedule type: Karras," in str(metadata.infotext_of(path))
     assert "Schedule type Karras" in (tmp_path / "index.html").read_text("utf-8")

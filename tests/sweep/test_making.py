@@ -13,7 +13,7 @@ from PIL import Image
 
 import lazyneg
 from lazyneg.core.settings import Settings
-from lazyneg.painting import pictures
+from lazyneg.painting import metadata
 from lazyneg.painting.infotext import Infotext, parse
 from lazyneg.painting.painter import Painter
 from lazyneg.painting.ranks import Ranks
@@ -76,7 +76,7 @@ def test_pictures_are_those_of_the_pipeline(
     for seed, picture in zip(GRID.seeds, wanted, strict=True):
         path = tmp_path / plan.name(row.painting, seed)
         assert np.array_equal(np.asarray(Image.open(path)), picture)
-        text = parse(pictures.infotext_of(path) or "")
+        text = parse(metadata.infotext_of(path) or "")
         assert (text.prompt, text.negative) == ("girl", negative)
         assert text.parameters["Seed"] == str(seed)
         assert Settings.from_infotext(text.parameters) == row.painting.settings

@@ -1,0 +1,1 @@
+"""Properties that hold for any input, and a coverage-guided fuzzer that looks for one without."""
