@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from lazyneg.core.settings import Settings
-from lazyneg.core.window import Window
 from lazyneg.diffusers.ahead import Ahead
 from lazyneg.diffusers.batch import Denoising
 from lazyneg.diffusers.blank import (
@@ -308,7 +307,7 @@ class _Run(_PlainRun):
         self.scheduler: Any = next(filter(is_scheduler, vars(pipe).values()), None)
         self.first_step = True
         self.step = 0
-        self.window = Window(0, None, 1)
+        self.window = settings.window(1)
         self.early = False
         """Whether the blank negative prompt acts in this step."""
         self.calls = 0

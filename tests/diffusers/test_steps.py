@@ -245,3 +245,19 @@ def test_a_loop_that_cannot_be_seen_is_refused() -> None:
     lazyneg.apply(pipe, 2)
     with pytest.raises(DelayError, match="in a loop over its scheduler's timesteps, or under a"):
         pipe(**request("sd"))
+
+
+@pytest.mark.parametrize("way", [{}, {"area": 30}, {"adaptive": True}], ids=str)
+def test_a_run_of_one_step(way: dict[str, Any]) -> None:
+    pipe = pipeline("sd")
+
+    def latents(**more: Any) -> Any:
+        return pipe(**request("sd", num_inference_steps=1, **more))[0]
+
+    plain, empty = latents(), latents(negative_prompt="")
+    assert not torch.equal(plain, empty)
+    for amount, unit in ((1, "steps"), (9, "steps"), (100, "percent")):
+        with lazyneg.lazy_negative(pipe, amount, unit, **way):
+            assert torch.equal(latents(), empty)
+    with lazyneg.lazy_negative(pipe, 99, "percent"):
+        assert torch.equal(latents(), plain)
