@@ -25,7 +25,11 @@ from lazyneg.diffusers.errors import DelayError
 from tests.diffusers.reference import sd_loop
 from tests.diffusers.tiny import add_ip_adapter, pipeline, request
 
-SCHEDULERS = [*DDIMScheduler().compatibles, LCMScheduler, TCDScheduler, SASolverScheduler]
+# In an order that is the same in each process of the tests.
+SCHEDULERS = [
+    *sorted(DDIMScheduler().compatibles, key=lambda kind: kind.__name__),
+    *(LCMScheduler, TCDScheduler, SASolverScheduler),
+]
 
 
 @pytest.fixture
