@@ -20,6 +20,7 @@ def sd_loop(
     early_prompt: str = "",
     area: int = 100,
     adaptive: bool = False,
+    interrupted_after: int | None = None,
     prompt: Any = None,
     negative_prompt: Any = None,
     prompt_embeds: Any = None,
@@ -39,7 +40,7 @@ def sd_loop(
 ) -> torch.Tensor:
     """The loop of Stable Diffusion with one line more: which embeddings a step uses.
 
-    With ``area`` or ``adaptive`` it also has a third row.
+    With ``area`` or ``adaptive`` it also has a third row. ``interrupted_after`` is its last step.
     """
     assert output_type == "latent"
     scale = (cross_attention_kwargs or {}).get("scale")
@@ -115,6 +116,8 @@ def sd_loop(
                 )
                 guided = guidance_rescale * rescaled + (1 - guidance_rescale) * guided
             latents = pipe.scheduler.step(guided, t, latents, **extra).prev_sample
+            if i == interrupted_after:
+                break
     return torch.as_tensor(latents)
 
 
