@@ -146,9 +146,9 @@ class _Choice:
 
 
 def _state(conditioning: Any) -> list[tuple[int, int]]:
-    """What tells whether a conditioning was replaced, or written to."""
+    """What tells whether a conditioning was replaced, or written to where PyTorch keeps count."""
     parts = conditioning.values() if isinstance(conditioning, Mapping) else [conditioning]
-    return [(id(part), part._version) for part in parts]
+    return [(id(part), 0 if part.is_inference() else part._version) for part in parts]
 
 
 def _encode(p: Any, job: Job) -> None:

@@ -107,8 +107,9 @@ def loaded(host: Host, data: Path, folder: Path, ours: bool) -> Iterator[WebUI]:
     """The host with the neighbours that are for it."""
     folder.mkdir()
     share_models(data, folder)
-    # Some read it while they load, before the host has written it.
+    # Some want them while they load, before the host has made them.
     (folder / "ui-config.json").write_text("{}", encoding="utf-8")
+    (folder / "tmp").mkdir()
     extensions = {
         name: Path(FOLDER or "") / name
         for name in {one.folder for one in NEIGHBOURS.values() if host.kind.name in one.hosts}
