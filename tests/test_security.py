@@ -56,7 +56,8 @@ _WRITING = re.compile(r"os\.(mkdir|rename|remove|rmdir|link|symlink|truncate|chm
 def nothing_runs(*readable: Path) -> Iterator[None]:
     """No code is run and no file is opened meanwhile, but those given for reading."""
     global _watched
-    _watched = events = []
+    events: list[tuple[str, Any]] = []
+    _watched = events
     try:
         yield
     finally:
@@ -75,7 +76,8 @@ def nothing_runs(*readable: Path) -> Iterator[None]:
 def writes_only_in(folder: Path) -> Iterator[None]:
     """No file outside a folder is opened for writing meanwhile."""
     global _watched
-    _watched = events = []
+    events: list[tuple[str, Any]] = []
+    _watched = events
     try:
         yield
     finally:
