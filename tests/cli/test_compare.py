@@ -37,7 +37,8 @@ def pixels(path: Path) -> Any:
 
 
 def parameters(path: Path) -> str:
-    return str(Image.open(path).info["parameters"])
+    with Image.open(path) as picture:
+        return str(picture.info["parameters"])
 
 
 def painted(

@@ -29,6 +29,8 @@ FEATURES = {
     "Area and adaptive": ("test_choice",),
     "Comparison by script": ("test_comparison",),
     "Nothing leaks between requests": ("test_leaks",),
+    "Random requests, two clients and a browser": ("test_soak",),
+    "Other extensions at work beside it": ("test_neighbours",),
     "Accordion in a browser": (
         "test_timeline",
         "test_keeping",
