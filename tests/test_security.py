@@ -53,15 +53,22 @@ _WRITING = re.compile(r"os\.(mkdir|rename|remove|rmdir|link|symlink|truncate|chm
 
 
 @contextmanager
-def nothing_runs(*readable: Path) -> Iterator[None]:
-    """No code is run and no file is opened meanwhile, but those given for reading."""
+def watched() -> Iterator[list[tuple[str, Any]]]:
+    """What Python tells meanwhile."""
     global _watched
     events: list[tuple[str, Any]] = []
     _watched = events
     try:
-        yield
+        yield events
     finally:
         _watched = None
+
+
+@contextmanager
+def nothing_runs(*readable: Path) -> Iterator[None]:
+    """No code is run and no file is opened meanwhile, but those given for reading."""
+    with watched() as events:
+        yield
     bad = [
         (event, args)
         for event, args in events
@@ -75,13 +82,8 @@ def nothing_runs(*readable: Path) -> Iterator[None]:
 @contextmanager
 def writes_only_in(folder: Path) -> Iterator[None]:
     """No file outside a folder is opened for writing meanwhile."""
-    global _watched
-    events: list[tuple[str, Any]] = []
-    _watched = events
-    try:
+    with watched() as events:
         yield
-    finally:
-        _watched = None
     written = [
         args[0]
         for event, args in events

@@ -166,11 +166,17 @@ def beside(host: Host, data: Path, folders: Path, alone: dict[str, Answer]) -> I
     assert [block for block in tracebacks(log) if "/lazyneg/" in block] == []
 
 
-@pytest.mark.parametrize("name", NEIGHBOURS)
-def test_beside(host: Host, name: str, alone: dict[str, Answer], beside: WebUI) -> None:
+@pytest.fixture(params=NEIGHBOURS)
+def name(host: Host, request: pytest.FixtureRequest) -> str:
+    """Each neighbour that is for the host."""
+    found: str = request.param
+    if host.kind.name not in NEIGHBOURS[found].hosts:
+        pytest.skip(f"{found} is not for {host.kind.name}")
+    return found
+
+
+def test_beside(name: str, alone: dict[str, Answer], beside: WebUI) -> None:
     neighbour = NEIGHBOURS[name]
-    if host.kind.name not in neighbour.hosts:
-        pytest.skip(f"{name} is not for {host.kind.name}")
     webui, about = beside, request(beside, neighbour)
 
     plain = webui(**about)
@@ -195,11 +201,8 @@ def test_beside(host: Host, name: str, alone: dict[str, Answer], beside: WebUI) 
     assert same(webui([True, 0], **two), webui(**two))
 
 
-@pytest.mark.parametrize("name", NEIGHBOURS)
-def test_area_and_adaptive(host: Host, name: str, beside: WebUI) -> None:
+def test_area_and_adaptive(name: str, beside: WebUI) -> None:
     neighbour = NEIGHBOURS[name]
-    if host.kind.name not in neighbour.hosts:
-        pytest.skip(f"{name} is not for {host.kind.name}")
     webui, about = beside, request(beside, neighbour)
     adaptive = [{"enabled": True, "critical_step": 0, "adaptive": True}]
 
